@@ -1,0 +1,169 @@
+#include "source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char *absolute(const char *path)
+{
+    char *cwd, *joined = NULL;
+
+    if (path[0] == '/')
+        return strdup(path);
+    cwd = getcwd(NULL, 0);
+    if (cwd && asprintf(&joined, "%s/%s", cwd, path) < 0)
+        joined = NULL;
+    free(cwd);
+    return joined;
+}
+
+static int open_failed(const char *path, int code, struct err *err)
+{
+    if (code == ENXIO) /* a socket, or a device that is not there */
+        return err_set(err, -EINVAL, "%s: not a regular file", path);
+    if (code == EMFILE || code == ENFILE)
+        return err_set(err, -code, "%s: %s; raise the limit (ulimit -n)", path, strerror(code));
+    return err_set(err, -code, "%s: %s", path, strerror(code));
+}
+
+/* O_NONBLOCK: to open a FIFO must not wait for a writer. It means nothing to a regular file. */
+static int open_regular(struct source *source, struct err *err)
+{
+    struct stat st;
+
+    source->fd = open(source->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (source->fd < 0)
+        return open_failed(source->path, errno, err);
+    if (fstat(source->fd, &st) != 0)
+        return open_failed(source->path, errno, err);
+    if (!S_ISREG(st.st_mode))
+        return err_set(err, -EINVAL, "%s: not a regular file", source->path);
+    source->dev = st.st_dev;
+    source->ino = st.st_ino;
+    source->size = (uint64_t)st.st_size;
+    source->mtime = st.st_mtim;
+    source->ctime = st.st_ctim;
+    return 0;
+}
+
+int source_open(const char *path, struct source **out, struct err *err)
+{
+    struct source *source = calloc(1, sizeof(*source));
+    int ret;
+
+    *out = NULL;
+    if (!source)
+        return err_set(err, -ENOMEM, "%s: out of memory", path);
+    source->fd = -1;
+    atomic_init(&source->refs, 1);
+    source->path = absolute(path);
+    if (source->path)
+        ret = open_regular(source, err);
+    else
+        ret = err_set(err, -ENOMEM, "%s: out of memory", path);
+    if (ret) {
+        source_put(source);
+        return ret;
+    }
+    *out = source;
+    return 0;
+}
+
+struct source *source_get(struct source *source)
+{
+    atomic_fetch_add(&source->refs, 1);
+    return source;
+}
+
+void source_put(struct source *source)
+{
+    if (!source || atomic_fetch_sub(&source->refs, 1) != 1)
+        return;
+    if (source->fd >= 0)
+        close(source->fd);
+    free(source->path);
+    free(source);
+}
+
+static bool same_time(struct timespec a, struct timespec b)
+{
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+/* A changed ctime alone (chmod, another hard link) leaves the bytes as they are. */
+static int check_unchanged(const struct source *source, struct err *err)
+{
+    struct stat st;
+
+    if (fstat(source->fd, &st) != 0)
+        return err_set(err, -EIO, "%s: %s", source->path, strerror(errno));
+    if ((uint64_t)st.st_size != source->size)
+        return err_set(err, -EIO,
+                       "%s: changed since it was opened: it had %" PRIu64 " bytes and now has %" PRIu64,
+                       source->path, source->size, (uint64_t)st.st_size);
+    if (!same_time(st.st_mtim, source->mtime))
+        return err_set(err, -EIO, "%s: changed since it was opened: it was written to", source->path);
+    return 0;
+}
+
+static int too_short(const struct source *source, uint64_t off, size_t len, struct err *err)
+{
+    int ret = check_unchanged(source, err);
+
+    if (ret == 0)
+        ret = err_set(err, -EIO, "%s: %zu bytes at %" PRIu64 " were wanted, but it has only %" PRIu64,
+                      source->path, len, off, source->size);
+    else
+        err_prefix(err, ret, "%zu bytes at %" PRIu64 " were wanted", len, off);
+    return ret;
+}
+
+int source_read(const struct source *source, uint64_t off, size_t len, void *buf, struct err *err)
+{
+    char *at = buf;
+
+    if (off > source->size || len > source->size - off)
+        return too_short(source, off, len, err);
+    for (size_t done = 0; done < len;) {
+        ssize_t n = pread(source->fd, at + done, len - done, (off_t)(off + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_set(err, -EIO, "%s: %zu bytes at %" PRIu64 ": %s", source->path, len, off,
+                           strerror(errno));
+        if (n == 0)
+            return too_short(source, off, len, err);
+        done += (size_t)n;
+    }
+    return check_unchanged(source, err);
+}
+
+static int file_feed_read(const struct feed *feed, uint64_t first, size_t n, void *out,
+                          struct scratch *scratch, struct err *err)
+{
+    const struct file_feed *file = (const struct file_feed *)feed;
+    uint64_t off, len;
+
+    (void)scratch;
+    if (first > feed->n || n > feed->n - first || !dtype_bytes(feed->dtype, first, &off) ||
+        !dtype_bytes(feed->dtype, n, &len))
+        return err_set(err, -EIO,
+                       "%s: elements %" PRIu64 " to %" PRIu64 " of %" PRIu64 " cannot be read alone",
+                       file->source->path, first, first + n, feed->n);
+    return source_read(file->source, file->off + off, len, out, err);
+}
+
+void file_feed_init(struct file_feed *feed, const struct source *source, uint64_t off, enum dtype dtype,
+                    uint64_t n)
+{
+    *feed = (struct file_feed){{dtype, n, file_feed_read}, source, off};
+}
+
+const struct file_feed *feed_file(const struct feed *feed)
+{
+    return feed->read == file_feed_read ? (const struct file_feed *)feed : NULL;
+}

@@ -1,0 +1,61 @@
+/* Files that are read, and feeds: where the elements of a tensor come from.
+ *
+ * A source is opened once, O_RDONLY|O_CLOEXEC, regular files only, and keeps its identity (device, inode,
+ * size, mtime, ctime). Reads are pread, never a mapping: a truncated file is an error, not a SIGBUS. After
+ * each read the descriptor's size and mtime are compared with those at open; a change is -EIO and the data of
+ * that read must not be used. Thread-safe after opening.
+ */
+#ifndef SOURCE_H
+#define SOURCE_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "dtype.h"
+#include "err.h"
+
+struct source {
+    char *path; /* absolute */
+    int fd;
+    dev_t dev;
+    ino_t ino;
+    uint64_t size;
+    struct timespec mtime, ctime;
+    atomic_uint refs;
+};
+
+/* path absolute or relative to the working directory. -ENOENT, -EACCES, -EINVAL (not a regular file),
+ * -ENOMEM. */
+int source_open(const char *path, struct source **out, struct err *err);
+struct source *source_get(struct source *source);
+void source_put(struct source *source); /* closes with the last reference; NULL is fine */
+
+/* Exactly len bytes from off, or -EIO naming the file and what happened to it. */
+int source_read(const struct source *source, uint64_t off, size_t len, void *buf, struct err *err);
+
+struct scratch; /* a worker's working memory: compute.h */
+
+/* A feed hands out elements of one tensor, from disk or computed (a stage, a view). Immutable; owned by
+ * the arena of whatever made it. */
+struct feed {
+    enum dtype dtype;
+    uint64_t n; /* elements */
+    /* Elements [first, first + n) in dtype, packed little-endian, into out. 0 or -EIO. */
+    int (*read)(const struct feed *feed, uint64_t first, size_t n, void *out, struct scratch *scratch,
+                struct err *err);
+};
+
+/* A tensor stored as it is in a file. */
+struct file_feed {
+    struct feed feed; /* first member */
+    const struct source *source;
+    uint64_t off; /* of element 0, bytes */
+};
+
+void file_feed_init(struct file_feed *feed, const struct source *source, uint64_t off, enum dtype dtype,
+                    uint64_t n);
+/* The file feed behind a feed, or NULL if it is computed. */
+const struct file_feed *feed_file(const struct feed *feed);
+
+#endif

@@ -1,0 +1,48 @@
+/* Elements of an output tensor, computed from its inputs.
+ *
+ * Works in tiles so that memory does not depend on the tensor: raw bytes of 128 KiB an input (less for each
+ * if there are more than 8), float32 tiles of at most TILE elements. A scratch belongs to one thread; stages
+ * compute inline with a deeper level of the same scratch.
+ */
+#ifndef COMPUTE_H
+#define COMPUTE_H
+
+#include "kernel.h"
+#include "method.h"
+#include "source.h"
+
+enum recipe_kind {
+    RECIPE_COPY,  /* input 0 as it is; dtype equal to the input's */
+    RECIPE_CAST,  /* input 0 rounded to merge.work, then to dtype */
+    RECIPE_EQUAL, /* integers: all inputs must hold the same bytes, which are served */
+    RECIPE_MERGE,
+};
+
+struct recipe {
+    enum recipe_kind kind;
+    enum dtype dtype;   /* as served */
+    struct merge merge; /* RECIPE_MERGE; RECIPE_CAST uses work and n; the others n and name only */
+    unsigned n_inputs;
+    const struct feed *const *inputs; /* [n_inputs], in the order of merge */
+};
+
+struct scratch;
+/* kernels: the instruction set to use. NULL if memory runs out. Below 2 MiB, and more only for stages in
+ * stages and for more than 8 inputs; what it has grown to is kept until it is freed. */
+struct scratch *scratch_new(const struct kernels *kernels);
+void scratch_free(struct scratch *scratch);
+
+/* Elements [first, first + n), first + n <= merge.n, packed in recipe->dtype into out (any alignment).
+ * 0; -EIO with the tensor and the file; -ENOMEM; -EINVAL for a range of 4- or 6-bit elements that is no whole
+ * number of bytes. The bytes do not depend on how a range is cut; of a failed range, out may hold any. */
+int recipe_compute(const struct recipe *recipe, uint64_t first, size_t n, void *out, struct scratch *scratch,
+                   struct err *err);
+
+/* A stage's tensor as an input of another merge. */
+struct recipe_feed {
+    struct feed feed; /* first member */
+    const struct recipe *recipe;
+};
+void recipe_feed_init(struct recipe_feed *feed, const struct recipe *recipe);
+
+#endif

@@ -1,0 +1,407 @@
+/* The bodies of struct kernels, compiled once per instruction set with KERNEL_ISA naming it.
+ *
+ * Each is a plain loop that gcc and clang vectorise in every build; tests/bench/bench_kernel.c shows one that
+ * is not. What makes it so: loops are told that their arrays do not overlap (EACH_ELEMENT), choices are of
+ * two values of one width, and NaN is looked at only where arbitrary float32 comes in or goes out.
+ */
+#include "kernel.h"
+
+#include <math.h>
+#include <string.h>
+
+#if !defined(__clang__)
+#define INSTRUMENTED 0
+#elif __has_feature(address_sanitizer) || __has_feature(undefined_behavior_sanitizer) || \
+    __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer) || __has_feature(coverage_sanitizer)
+#define INSTRUMENTED 1
+#else
+#define INSTRUMENTED 0
+#endif
+#if INSTRUMENTED /* clang warns of a loop that it was asked to vectorise and cannot */
+#define EACH_ELEMENT
+#elif defined(__clang__)
+#define EACH_ELEMENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define EACH_ELEMENT _Pragma("GCC ivdep")
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+/* Packed elements at any address. */
+typedef uint16_t u16_packed __attribute__((aligned(1), may_alias));
+typedef double f64_packed __attribute__((aligned(1), may_alias));
+
+INLINE uint32_t bits_of(float x)
+{
+    uint32_t u;
+
+    memcpy(&u, &x, sizeof(u));
+    return u;
+}
+
+INLINE float float_of(uint32_t u)
+{
+    float x;
+
+    memcpy(&x, &u, sizeof(x));
+    return x;
+}
+
+#define SIGN 0x80000000u
+#define INFINITE 0x7f800000u
+#define EXP16_MIN 0x38800000 /* 2^-14, the smallest normal float16 */
+#define EXP16_MAX 0x47800000 /* 2^16, the first float16 does not have */
+
+typedef float round_fn(float x);
+
+INLINE float round_f32(float x)
+{
+    return x;
+}
+
+INLINE uint32_t nearest_bf16(uint32_t u)
+{
+    return u + 0x7fff + (u >> 16 & 1);
+}
+
+INLINE float round_bf16(float x)
+{
+    return float_of(nearest_bf16(bits_of(x)) & 0xffff0000);
+}
+
+/* The exponent that decides float16's last place: subnormals share one, and above its range any will do. */
+INLINE uint32_t exponent_f16(uint32_t u)
+{
+    int32_t e = (int32_t)(u & INFINITE);
+
+    e = e < EXP16_MIN ? EXP16_MIN : e;
+    return (uint32_t)(e > EXP16_MAX ? EXP16_MAX : e);
+}
+
+/* Adding 1.5 times 2^13 times the exponent leaves no bits below float16's last place; the addition rounds as
+ * float16 would. Scaling up and down turns what is beyond its range into infinity. */
+INLINE float round_f16(float x)
+{
+    uint32_t u = bits_of(x);
+    float magic = float_of(exponent_f16(u) + (13u << 23 | 0x400000));
+    float y = (x + magic) - magic;
+
+    y = y * 0x1p112f * 0x1p-112f;
+    return float_of(bits_of(y) | (u & SIGN));
+}
+
+INLINE float cast_bf16(float x)
+{
+    uint32_t u = bits_of(x), y = nearest_bf16(u) & 0xffff0000;
+
+    return float_of(x != x ? u | 0x400000 : y);
+}
+
+INLINE float from_f16(uint32_t h)
+{
+    uint32_t m = (h & 0x7fff) << 13;
+    uint32_t small = bits_of(float_of(m + EXP16_MIN) - 0x1p-14f);
+    uint32_t u = m + (112u << 23);
+
+    u = (int32_t)m < 0x00800000 ? small : u;
+    u = (int32_t)m >= 0x0f800000 ? m + (224u << 23) : u;
+    return float_of(u | (h & 0x8000) << 16);
+}
+
+/* As round_f16 without the sign: what the sum has above the added power of two counts units in float16's last
+ * place, its leading bit included, which is carried into the exponent by addition. */
+INLINE uint16_t to_f16(float x)
+{
+    uint32_t u = bits_of(x), a = u & ~SIGN;
+    float y = float_of(a) < 0x1p16f ? float_of(a) : 0x1p16f;
+    uint32_t e = exponent_f16(bits_of(y)), magic = e + (13u << 23);
+    uint32_t h = ((e - EXP16_MIN) >> 13) + (bits_of(y + float_of(magic)) - magic);
+
+    h = (int32_t)a > (int32_t)INFINITE ? 0x7e00 : h;
+    return (uint16_t)(h | (u >> 16 & 0x8000));
+}
+
+INLINE uint16_t to_bf16(float x)
+{
+    uint32_t u = bits_of(x);
+
+    return (uint16_t)((x != x ? u | 0x400000 : nearest_bf16(u)) >> 16);
+}
+
+INLINE float from_bf16(uint32_t h)
+{
+    return float_of(h << 16);
+}
+
+/* packed elements */
+
+static void load_f16(const void *in, float *out, size_t n)
+{
+    const u16_packed *x = in;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        out[i] = from_f16(x[i]);
+}
+
+static void load_bf16(const void *in, float *out, size_t n)
+{
+    const u16_packed *x = in;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        out[i] = from_bf16(x[i]);
+}
+
+static void load_f32(const void *in, float *out, size_t n)
+{
+    memcpy(out, in, n * sizeof(*out));
+}
+
+static void load_f64(const void *in, float *out, size_t n)
+{
+    const f64_packed *x = in;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        out[i] = (float)x[i];
+}
+
+static void store_f16(const float *in, void *out, size_t n)
+{
+    u16_packed *y = out;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        y[i] = to_f16(in[i]);
+}
+
+static void store_bf16(const float *in, void *out, size_t n)
+{
+    u16_packed *y = out;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        y[i] = to_bf16(in[i]);
+}
+
+static void pack_bf16(const float *in, void *out, size_t n)
+{
+    u16_packed *y = out;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        y[i] = (uint16_t)(bits_of(in[i]) >> 16);
+}
+
+static void store_f32(const float *in, void *out, size_t n)
+{
+    memcpy(out, in, n * sizeof(*in));
+}
+
+static void store_f64(const float *in, void *out, size_t n)
+{
+    f64_packed *y = out;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        y[i] = in[i];
+}
+
+/* One copy of a body for each working type. */
+#define EACH_TYPE(name, params, ...)   \
+    static void name##_f32 params      \
+    {                                  \
+        name(round_f32, __VA_ARGS__);  \
+    }                                  \
+    static void name##_bf16 params     \
+    {                                  \
+        name(round_bf16, __VA_ARGS__); \
+    }                                  \
+    static void name##_f16 params      \
+    {                                  \
+        name(round_f16, __VA_ARGS__);  \
+    }
+#define ENTRIES(name)                                                                  \
+    {                                                                                  \
+        [ROUND_F32] = name##_f32, [ROUND_BF16] = name##_bf16, [ROUND_F16] = name##_f16 \
+    }
+
+INLINE void settle(round_fn *r, float *x, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        x[i] = r(x[i]);
+}
+EACH_TYPE(settle, (float *x, size_t n), x, n)
+
+static void cast_to_bf16(float *x, size_t n)
+{
+    settle(cast_bf16, x, n);
+}
+
+static void add(float *acc, const float *x, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        acc[i] = acc[i] + x[i];
+}
+
+/* Fused multiply-add for CPUs without one. The product is exact in double; the sum is made odd where it is
+ * not exact, so that the rounding to float32 sees that something was left. Inlined, where fmaf would be a
+ * call. */
+INLINE float fma_exact(float x, float w, float acc)
+{
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return fmaf(x, w, acc);
+#else
+    double product = (double)x * w, addend = acc, sum = product + addend;
+    double part = sum - product, rest = (product - (sum - part)) + (addend - part);
+    uint64_t s, e;
+
+    memcpy(&s, &sum, sizeof(s));
+    memcpy(&e, &rest, sizeof(e));
+    e = (s - ((s ^ e) >> 63)) | 1; /* truncated, then odd */
+    s = rest > 0 || rest < 0 ? e : s;
+    memcpy(&sum, &s, sizeof(sum));
+    return (float)sum;
+#endif
+}
+
+static void fma_add(float *acc, const float *x, float w, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        acc[i] = fma_exact(x[i], w, acc[i]);
+}
+
+INLINE void task_add(round_fn *r, float *acc, const float *x, const float *base, float w, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        acc[i] = acc[i] + r(w * r(x[i] - base[i]));
+}
+EACH_TYPE(task_add, (float *acc, const float *x, const float *base, float w, size_t n), acc, x, base, w, n)
+
+INLINE void divide(round_fn *r, float *acc, float divisor, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        acc[i] = r(acc[i] / divisor);
+}
+EACH_TYPE(divide, (float *acc, float divisor, size_t n), acc, divisor, n)
+
+INLINE void scale(round_fn *r, float *x, float s, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        x[i] = r(x[i] * s);
+}
+EACH_TYPE(scale, (float *x, float s, size_t n), x, s, n)
+
+INLINE void apply(round_fn *r, const float *base, const float *acc, float *out, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        out[i] = r(base[i] + r(acc[i]));
+}
+EACH_TYPE(apply, (const float *base, const float *acc, float *out, size_t n), base, acc, out, n)
+
+INLINE float task_term(uint32_t x, float base, float w)
+{
+    return round_bf16(w * round_bf16(from_bf16(x) - base));
+}
+
+INLINE uint16_t task_end(float base, float acc)
+{
+    return (uint16_t)(nearest_bf16(bits_of(base + round_bf16(acc))) >> 16);
+}
+
+/* k is a constant where this is inlined, so that the inner loop unrolls and the outer one is vectorised. */
+INLINE void task_bf16(unsigned k, const void *base, const void *const *x, const float *w, void *out, size_t n)
+{
+    const u16_packed *b = base, *donor[TASK_FUSED];
+    float weight[TASK_FUSED];
+    u16_packed *y = out;
+
+    for (unsigned j = 0; j < k; j++) {
+        donor[j] = x[j];
+        weight[j] = w[j];
+    }
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        float v = from_bf16(b[i]), acc = 0;
+        for (unsigned j = 0; j < k; j++)
+            acc = acc + task_term(donor[j][i], v, weight[j]);
+        y[i] = task_end(v, acc);
+    }
+}
+
+#define TASK(k)                                                                                            \
+    static void task_bf16_##k(const void *base, const void *const *x, const float *w, void *out, size_t n) \
+    {                                                                                                      \
+        task_bf16(k, base, x, w, out, n);                                                                  \
+    }
+TASK(1)
+TASK(2)
+TASK(3)
+TASK(4)
+
+/* min and max that let NaN through, as torch's clamp does. */
+INLINE float at_least(float x, float low)
+{
+    return x < low ? low : x;
+}
+
+INLINE float at_most(float x, float high)
+{
+    return x > high ? high : x;
+}
+
+INLINE float nearswap_one(round_fn *r, float a, float b, float least, float t)
+{
+    float distance = at_least(fabsf(r(a - b)), least);
+    float inverse = r(1.0f / distance);
+    float w = r(inverse * t), direct = r(t / distance);
+
+    if (r == round_f16)
+        w = inverse > 65504.0f ? direct : w;
+    w = at_most(at_least(w, 0.0f), 1.0f);
+    return r(r(w * b) + r(r(1.0f - w) * a));
+}
+
+INLINE void nearswap(round_fn *r, const float *a, const float *b, float t, float *out, size_t n)
+{
+    const float least = r(1e-6f);
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        out[i] = nearswap_one(r, a[i], b[i], least, t);
+}
+EACH_TYPE(nearswap, (const float *a, const float *b, float t, float *out, size_t n), a, b, t, out, n)
+
+#define JOIN(a, b) a##b
+#define SET(isa) JOIN(kernels_, isa)
+#define TEXT(x) #x
+#define NAME(isa) TEXT(isa)
+
+extern const struct kernels SET(KERNEL_ISA);
+const struct kernels SET(KERNEL_ISA) = {
+    .isa = NAME(KERNEL_ISA),
+    .load =
+        {[DTYPE_F16] = load_f16, [DTYPE_BF16] = load_bf16, [DTYPE_F32] = load_f32, [DTYPE_F64] = load_f64},
+    .store = {[DTYPE_F16] = store_f16,
+              [DTYPE_BF16] = store_bf16,
+              [DTYPE_F32] = store_f32,
+              [DTYPE_F64] = store_f64},
+    .pack = {[DTYPE_F16] = store_f16, [DTYPE_BF16] = pack_bf16, [DTYPE_F32] = store_f32},
+    .cast = {[ROUND_F32] = settle_f32, [ROUND_BF16] = cast_to_bf16, [ROUND_F16] = settle_f16},
+    .settle = ENTRIES(settle),
+    .add = add,
+    .fma = fma_add,
+    .task_add = ENTRIES(task_add),
+    .divide = ENTRIES(divide),
+    .scale = ENTRIES(scale),
+    .apply = ENTRIES(apply),
+    .task_bf16 = {NULL, task_bf16_1, task_bf16_2, task_bf16_3, task_bf16_4},
+    .nearswap = ENTRIES(nearswap),
+};

@@ -1,0 +1,115 @@
+/* Merge methods: a method is one file with one const struct method, and one row in method.c's table.
+ *
+ * A method sees tiles: for each input the same run of elements as float32 values of the working type.
+ */
+#ifndef METHOD_H
+#define METHOD_H
+
+#include <stdbool.h>
+
+#include "dtype.h"
+#include "err.h"
+#include "kernel.h"
+
+enum base_rule {
+    BASE_IGNORED,  /* the base model, if given, is just another input */
+    BASE_OPTIONAL, /* if given it is not a donor */
+    BASE_REQUIRED,
+};
+
+enum param_kind { PARAM_NUMBER, PARAM_BOOL, PARAM_INTEGER };
+enum param_scope {
+    PARAM_SHARED, /* one value a tensor */
+    PARAM_DONOR,  /* one a donor; the base has none */
+    PARAM_INPUT,  /* one an input, the base included */
+};
+
+struct method_param {
+    const char *name;
+    enum param_kind kind;
+    enum param_scope scope;
+    bool required;
+    double value; /* default; NAN: none (absent is a case of its own) */
+    bool unused;  /* accepted for compatibility, changes nothing: said once as a warning */
+};
+
+/* What happens to a tensor that the base alone, or a donor alone, has. */
+enum lone_rule {
+    LONE_BASE_PASSES,  /* the base's tensor as it is; a donor's without a base is an error */
+    LONE_EITHER_PASSES /* the only one there is */
+};
+
+/* How one output tensor is merged: resolved, immutable, in the plan's arena. */
+struct merge {
+    const struct method *method;
+    enum dtype work;         /* inputs are cast to it and operations round to it: F32, BF16 or F16 */
+    enum dtype result;       /* what the method returns: work, or F32 */
+    unsigned n_inputs;       /* models that have the tensor, in the order of the merge file */
+    int base;                /* index of the base among the inputs, or -1 */
+    const double *shared;    /* by the method's own parameter order; entries of other scopes are NAN */
+    const double *per_input; /* [n_inputs][n_params]; NAN where there is none */
+    uint64_t n;              /* elements of the tensor */
+    unsigned ndim;
+    const uint64_t *shape;
+    const char *name; /* of the output tensor */
+};
+
+/* Elements [first, first + n) of every input, in float32, and room for the result. */
+struct tile {
+    uint64_t first;
+    size_t n;               /* at most TILE */
+    const float *const *in; /* [n_inputs][n] */
+    float *out;             /* [n], aliases no input; values of the result type */
+    /* For the method's own use: */
+    float *const *temp; /* [TILE_TEMPS][n] */
+    float *scalars;     /* [2 n_inputs] */
+};
+
+/* The same as packed elements. */
+struct packed_tile {
+    uint64_t first;
+    size_t n;              /* any number */
+    const void *const *in; /* [n_inputs][n], in merge->work */
+    void *out;             /* [n], in merge->result, any alignment, aliases no input */
+    const void **inputs;   /* [n_inputs], for the method's own use, as is */
+    float *scalars;        /* [2 n_inputs] */
+};
+
+enum { TILE = 1024, TILE_TEMPS = 3 };
+
+struct method {
+    const char *name, *title;
+    const char *paper; /* URL, or NULL */
+    enum base_rule base;
+    enum lone_rule lone;
+    unsigned min_donors,
+        max_donors;  /* max 0: any number. Donors: inputs without the base where the rule excludes it */
+    bool result_f32; /* the result is float32 whatever the working type */
+    const struct method_param *params;
+    unsigned n_params;
+    /* Values that are numbers but make no sense together; NULL: none. 0 or -EINVAL with the reason. */
+    int (*check)(const struct merge *merge, struct err *err);
+    /* The values of merge make this tensor exactly its (single) input: served by copying. NULL: never. */
+    bool (*is_copy)(const struct merge *merge);
+    void (*run)(const struct merge *merge, const struct kernels *kernels, const struct tile *tile);
+    /* A shortcut with the same bytes where inputs have the working type on disk and the result is served as
+     * it is; NULL: none. false: not for these values, nothing was written. */
+    bool (*run_packed)(const struct merge *merge, const struct kernels *kernels,
+                       const struct packed_tile *tile);
+};
+
+extern const struct method method_linear, method_passthrough, method_task_arithmetic, method_nearswap;
+
+/* Index of parameter `name`, or -1. */
+int method_param(const struct method *method, const char *name);
+
+/* Parameter `index` of an input. */
+double merge_input(const struct merge *merge, unsigned input, unsigned index);
+
+/* By the name in a merge file; NULL if unknown. *planned tells whether it is one that mergekit 0.1.5 has and
+ * this version does not carry out. */
+const struct method *method_find(const char *name, bool *planned);
+/* All methods, in the order of the documentation. */
+const struct method *const *method_all(size_t *n);
+
+#endif

@@ -1,0 +1,457 @@
+/* Every instruction set against the baseline, the baseline against scalar references in double. With the
+ * argument "all": roundings of every float32, which takes minutes. */
+#include "kernel.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+#include "memory_feed.h"
+#include "scratch_dir.h"
+
+enum { N = 4096 + 37, SPECIALS = 20 };
+
+static bool all_floats;
+
+static const struct {
+    enum dtype dtype;
+    enum round round;
+    int digits, min_exp; /* of the significand; of the smallest normal number, as frexp counts */
+    double max;          /* largest finite value */
+} types[] = {
+    {DTYPE_F32, ROUND_F32, 24, -125, 0x1.fffffep127},
+    {DTYPE_BF16, ROUND_BF16, 8, -125, 0x1.fep127},
+    {DTYPE_F16, ROUND_F16, 11, -13, 65504},
+};
+enum { TYPES = sizeof(types) / sizeof(types[0]) };
+
+/* The nearest value of the type, from its definition: x in units of the last place, rounded half to even. */
+static double nearest(double x, size_t type)
+{
+    int exp, unit;
+    double y;
+
+    if (!isfinite(x) || x == 0)
+        return x;
+    frexp(x, &exp);
+    unit = (exp > types[type].min_exp ? exp : types[type].min_exp) - types[type].digits;
+    y = ldexp(nearbyint(ldexp(x, -unit)), unit);
+    return fabs(y) > types[type].max ? copysign(INFINITY, x) : y;
+}
+
+static uint32_t next_random(uint32_t *state)
+{
+    *state = *state * 1664525 + 1013904223;
+    return *state ^ *state >> 15;
+}
+
+static float float_from(uint32_t bits)
+{
+    float x;
+
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+
+static uint32_t bits_of(float x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof(bits));
+    return bits;
+}
+
+static bool same(float a, float b)
+{
+    return (isnan(a) && isnan(b)) || bits_of(a) == bits_of(b);
+}
+
+static void check_same(const char *what, const char *isa, size_t type, size_t at, float got, double want)
+{
+    if (!same(got, (float)want))
+        fail_msg("%s %s in %s, element %zu: %a instead of %a", isa, what, dtype_name(types[type].dtype), at,
+                 (double)got, want);
+}
+
+static const float specials[SPECIALS] = {0.0f,      -0.0f,        1.0f,      -1.0f,      0x1p-126f,
+                                         0x1p-149f, -0x1.8p-140f, 65504.0f,  -65519.9f,  65520.0f,
+                                         0x1p-14f,  0x1p-24f,     -0x1p-25f, 0x1p-26f,   3e38f,
+                                         -3.4e38f,  0x1.01p0f,    0x1.03p0f, 0x1.002p0f, 1e-6f};
+
+/* Numbers of all magnitudes, ones near each other (seed even), zeros, subnormals, infinities and NaN, all of
+ * the type. */
+static void fill(float *x, size_t type, uint32_t seed)
+{
+    uint32_t state = seed * 977 + 1;
+
+    for (size_t i = 0; i < N; i++) {
+        float value = float_from(next_random(&state));
+        if (seed % 2 == 0 && i % 4 != 0)
+            value = ldexpf((float)(int32_t)next_random(&state), -33);
+        if (i % 11 == seed % 11)
+            value = specials[(i / 11 + seed) % SPECIALS];
+        if (i % 97 == seed % 97)
+            value = i % 2 ? INFINITY : -INFINITY;
+        if (i % 101 == seed % 101 || isnan(value))
+            value = NAN;
+        x[i] = (float)nearest((double)value, type);
+    }
+}
+
+struct arrays {
+    float a[N], b[N], acc[N], out[N];
+};
+
+static struct arrays *arrays_new(size_t type, uint32_t seed)
+{
+    struct arrays *m = malloc(sizeof(*m));
+
+    assert_non_null(m);
+    fill(m->a, type, seed);
+    fill(m->b, type, seed + 2);
+    fill(m->acc, 0, seed + 4);
+    return m;
+}
+
+/* What the headers say, one element. r: nearest of the type; each float32 operation is exact in double and
+ * rounded once, which double is wide enough for. */
+static float op(double x)
+{
+    return (float)x;
+}
+
+static double want_task_add(double acc, double x, double base, double w, size_t type)
+{
+    double delta = nearest((double)op(x - base), type);
+
+    return (double)op(acc + nearest((double)op(w * delta), type));
+}
+
+static double want_apply(double base, double acc, size_t type)
+{
+    return nearest((double)op(base + nearest(acc, type)), type);
+}
+
+static double want_nearswap(double a, double b, double t, size_t type)
+{
+    double d = fabs(nearest((double)op(a - b), type)), least = nearest((double)1e-6f, type);
+    double inverse, w;
+
+    if (d < least)
+        d = least;
+    inverse = nearest((double)op(1 / d), type);
+    w = nearest((double)op(inverse * t), type);
+    if (types[type].dtype == DTYPE_F16 && isinf(inverse))
+        w = nearest((double)op(t / d), type);
+    if (w < 0)
+        w = 0;
+    if (w > 1)
+        w = 1;
+    w = (double)op(w);
+    double donor = nearest((double)op(w * b), type), rest = nearest((double)op(1 - w), type);
+    return nearest((double)op(donor + nearest((double)op(rest * a), type)), type);
+}
+
+static const float factors[] = {0.75f, -0.3f, 1.0f, 0.0f, 1e30f};
+
+static void check_steps(const struct kernels *k, size_t type, uint32_t seed, float factor, size_t n)
+{
+    struct arrays *m = arrays_new(type, seed);
+    enum round round = types[type].round;
+    float w = (float)nearest((double)factor, type), out[4];
+
+    memcpy(m->out, m->acc, sizeof(m->out));
+    k->task_add[round](m->out, m->a, m->b, w, n);
+    for (size_t i = 0; i < n; i++)
+        check_same("task_add", k->isa, type, i, m->out[i],
+                   want_task_add((double)m->acc[i], (double)m->a[i], (double)m->b[i], (double)w, type));
+    memcpy(m->out, m->a, sizeof(m->out));
+    k->divide[round](m->out, w, n);
+    for (size_t i = 0; i < n; i++)
+        check_same("divide", k->isa, type, i, m->out[i],
+                   nearest((double)op((double)m->a[i] / (double)w), type));
+    memcpy(m->out, m->a, sizeof(m->out));
+    k->scale[round](m->out, factor, n);
+    for (size_t i = 0; i < n; i++)
+        check_same("scale", k->isa, type, i, m->out[i],
+                   nearest((double)op((double)m->a[i] * (double)factor), type));
+    k->apply[round](m->a, m->b, m->out, n);
+    for (size_t i = 0; i < n; i++)
+        check_same("apply", k->isa, type, i, m->out[i], want_apply((double)m->a[i], (double)m->b[i], type));
+    k->nearswap[round](m->a, m->b, factor, m->out, n);
+    for (size_t i = 0; i < n; i++)
+        check_same("nearswap", k->isa, type, i, m->out[i],
+                   want_nearswap((double)m->a[i], (double)m->b[i], (double)factor, type));
+    memcpy(out, m->b, sizeof(out)); /* the output may be an input */
+    k->nearswap[round](m->a, out, factor, out, 4);
+    for (size_t i = 0; i < 4 && i < n; i++)
+        check_same("nearswap in place", k->isa, type, i, out[i], (double)m->out[i]);
+    free(m);
+}
+
+static void test_steps(void **state)
+{
+    static const size_t lengths[] = {N, 1, 3, 15, 16, 17, 33};
+    size_t n_sets;
+    const struct kernels *const *sets = kernels_available(&n_sets);
+
+    (void)state;
+    for (size_t s = 0; s < n_sets; s++)
+        for (size_t type = 0; type < TYPES; type++)
+            for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
+                for (size_t f = 0; f < sizeof(factors) / sizeof(factors[0]); f++)
+                    check_steps(sets[s], type, (uint32_t)(i + f), factors[f], lengths[i]);
+}
+
+/* fmaf of the C library is the reference. Near cancellations and in subnormals, too. */
+static void test_fma_and_add(void **state)
+{
+    size_t n_sets;
+    const struct kernels *const *sets = kernels_available(&n_sets);
+
+    (void)state;
+    for (size_t s = 0; s < n_sets; s++)
+        for (uint32_t seed = 0; seed < 12; seed++) {
+            struct arrays *m = arrays_new(0, seed);
+            float w = seed % 3 == 0 ? 0x1.555556p-1f : m->b[seed];
+            for (size_t i = 0; i < N; i += 3)
+                m->acc[i] = -m->a[i] * w * (i % 2 ? 1.0f : 0x1.000002p0f);
+            memcpy(m->out, m->acc, sizeof(m->out));
+            sets[s]->fma(m->out, m->a, w, N);
+            for (size_t i = 0; i < N; i++)
+                check_same("fma", sets[s]->isa, 0, i, m->out[i], (double)fmaf(m->a[i], w, m->acc[i]));
+            memcpy(m->out, m->acc, sizeof(m->out));
+            sets[s]->add(m->out, m->a, N);
+            for (size_t i = 0; i < N; i++)
+                check_same("add", sets[s]->isa, 0, i, m->out[i], (double)m->acc[i] + (double)m->a[i]);
+            free(m);
+        }
+}
+
+/* The fused kernel is task_add, task_add, ..., apply. */
+static void check_fused(const struct kernels *k, unsigned n_donors, size_t n, size_t shift)
+{
+    static const float w[TASK_FUSED] = {0.75f, -0.3984375f, 1.0f, 0.0f};
+    static unsigned char packed[TASK_FUSED + 1][2 * N + 1], out[2 * N + 1];
+    const void *donors[TASK_FUSED];
+    struct arrays *m = arrays_new(1, 3);
+
+    fill(m->b, 1, 5);
+    memset(m->acc, 0, sizeof(m->acc));
+    k->pack[DTYPE_BF16](m->b, packed[TASK_FUSED] + shift, n);
+    for (unsigned i = 0; i < n_donors; i++) {
+        fill(m->a, 1, 6 + i);
+        k->pack[DTYPE_BF16](m->a, packed[i] + shift, n);
+        donors[i] = packed[i] + shift;
+        k->task_add[ROUND_BF16](m->acc, m->a, m->b, w[i], n);
+    }
+    k->apply[ROUND_BF16](m->b, m->acc, m->acc, n);
+    k->task_bf16[n_donors](packed[TASK_FUSED] + shift, donors, w, out + shift, n);
+    k->load[DTYPE_BF16](out + shift, m->out, n);
+    for (size_t i = 0; i < n; i++)
+        check_same("fused", k->isa, 1, i, m->out[i], (double)m->acc[i]);
+    free(m);
+}
+
+static void test_fused(void **state)
+{
+    size_t n_sets;
+    const struct kernels *const *sets = kernels_available(&n_sets);
+
+    (void)state;
+    for (size_t s = 0; s < n_sets; s++)
+        for (unsigned n_donors = 1; n_donors <= TASK_FUSED; n_donors++) {
+            check_fused(sets[s], n_donors, N, 0);
+            check_fused(sets[s], n_donors, 5, 1);
+            check_fused(sets[s], n_donors, 67, 1);
+        }
+}
+
+/* By the types' layout: sign, exponent of `exp_bits` with a bias, the rest. */
+static double decode16(unsigned bits, int exp_bits)
+{
+    int fraction_bits = 15 - exp_bits, bias = (1 << (exp_bits - 1)) - 1;
+    int exp = (int)(bits >> fraction_bits) & ((1 << exp_bits) - 1),
+        fraction = (int)bits & ((1 << fraction_bits) - 1);
+    double sign = bits & 0x8000 ? -1 : 1;
+
+    if (exp == (1 << exp_bits) - 1)
+        return fraction ? NAN : sign * INFINITY;
+    if (exp == 0)
+        return sign * ldexp(fraction, 1 - bias - fraction_bits);
+    return sign * ldexp(fraction + (1 << fraction_bits), exp - bias - fraction_bits);
+}
+
+static void check_load16(const struct kernels *k, enum dtype dtype, int exp_bits)
+{
+    static unsigned char packed[2 * 65536 + 1];
+    static float out[65536];
+
+    for (unsigned i = 0; i < 65536; i++)
+        memcpy(packed + 1 + 2 * i, &(uint16_t){(uint16_t)i}, 2);
+    k->load[dtype](packed + 1, out, 65536);
+    for (unsigned i = 0; i < 65536; i++)
+        if (!same(out[i], (float)decode16(i, exp_bits)))
+            fail_msg("%s: %s 0x%04x loads as %a", k->isa, dtype_name(dtype), i, (double)out[i]);
+}
+
+static void test_load(void **state)
+{
+    static const double doubles[] = {0.1,          -0.0,     1e300, -1e-300, 0x1.0000010000001p0,
+                                     0x1.000001p0, INFINITY, NAN,   1};
+    enum { DOUBLES = sizeof(doubles) / sizeof(doubles[0]) };
+    unsigned char packed[sizeof(doubles) + 1];
+    float out[DOUBLES];
+    size_t n_sets;
+    const struct kernels *const *sets = kernels_available(&n_sets);
+
+    (void)state;
+    memcpy(packed + 1, doubles, sizeof(doubles));
+    for (size_t s = 0; s < n_sets; s++) {
+        check_load16(sets[s], DTYPE_F16, 5);
+        check_load16(sets[s], DTYPE_BF16, 8);
+        sets[s]->load[DTYPE_F64](packed + 1, out, DOUBLES);
+        for (size_t i = 0; i < DOUBLES; i++)
+            check_same("load from F64", sets[s]->isa, 0, i, out[i], doubles[i]);
+        assert_null(sets[s]->load[DTYPE_I32]);
+        assert_null(sets[s]->store[DTYPE_I32]);
+    }
+}
+
+enum { ROUND_N = 4096 };
+
+/* store, then load, and cast, of ROUND_N float32 against the definition; settle and pack where they apply. */
+static void check_round(const struct kernels *k, size_t type, const float *x)
+{
+    static unsigned char packed[4 * ROUND_N];
+    static float stored[ROUND_N], cast[ROUND_N], settled[ROUND_N], repacked[ROUND_N];
+    enum dtype dtype = types[type].dtype;
+    enum round round = types[type].round;
+
+    k->store[dtype](x, packed, ROUND_N);
+    k->load[dtype](packed, stored, ROUND_N);
+    memcpy(cast, x, sizeof(cast));
+    k->cast[round](cast, ROUND_N);
+    memcpy(settled, x, sizeof(settled));
+    k->settle[round](settled, ROUND_N);
+    k->pack[dtype](cast, packed, ROUND_N);
+    k->load[dtype](packed, repacked, ROUND_N);
+    for (size_t i = 0; i < ROUND_N; i++) {
+        double want = nearest((double)x[i], type);
+        if (!same(stored[i], (float)want) || !same(cast[i], (float)want) || !same(repacked[i], (float)want))
+            fail_msg("%s: %a to %s: stored %a, cast %a, packed %a, not %a", k->isa, (double)x[i],
+                     dtype_name(dtype), (double)stored[i], (double)cast[i], (double)repacked[i], want);
+        if (!isnan(x[i]) && !same(settled[i], (float)want))
+            fail_msg("%s: %a to %s: settled %a, not %a", k->isa, (double)x[i], dtype_name(dtype),
+                     (double)settled[i], want);
+    }
+}
+
+/* Around every value of a 16-bit type and every midpoint between two of them. */
+static void check_boundaries(const struct kernels *k, size_t type, int exp_bits)
+{
+    static float x[ROUND_N];
+    size_t n = 0;
+
+    for (unsigned i = 0; i < 65536; i++) {
+        double value = decode16(i, exp_bits), next = decode16(i + 1, exp_bits);
+        uint32_t at[2] = {bits_of((float)value), bits_of((float)(value / 2 + next / 2))};
+        for (size_t j = 0; j < 8; j++)
+            x[n + j] = float_from(at[j / 4] + (uint32_t)(j % 4) - 1);
+        n += 8;
+        if (n == ROUND_N) {
+            check_round(k, type, x);
+            n = 0;
+        }
+    }
+    assert_int_equal(n, 0);
+}
+
+/* Every stride-th float32; stride is odd, so that low bits vary. */
+static void check_strided(const struct kernels *k, size_t type, uint32_t stride)
+{
+    static float x[ROUND_N];
+
+    for (uint64_t i = 0; i < 1ull << 32; i += (uint64_t)stride * ROUND_N) {
+        for (size_t j = 0; j < ROUND_N; j++)
+            x[j] = float_from((uint32_t)(i + j * stride));
+        check_round(k, type, x);
+    }
+}
+
+static void test_round(void **state)
+{
+    size_t n_sets;
+    const struct kernels *const *sets = kernels_available(&n_sets);
+
+    (void)state;
+    for (size_t s = 0; s < n_sets; s++) {
+        check_boundaries(sets[s], 1, 8);
+        check_boundaries(sets[s], 2, 5);
+        check_strided(sets[s], 0, 65537);
+        check_strided(sets[s], 1, all_floats ? 1 : 1021);
+        check_strided(sets[s], 2, all_floats ? 1 : 1021);
+    }
+}
+
+static void test_store_f64(void **state)
+{
+    struct arrays *m = arrays_new(0, 1);
+    double *out = malloc(N * sizeof(*out));
+    size_t n_sets;
+    const struct kernels *const *sets = kernels_available(&n_sets);
+
+    (void)state;
+    assert_non_null(out);
+    for (size_t s = 0; s < n_sets; s++) {
+        sets[s]->store[DTYPE_F64](m->a, out, N);
+        for (size_t i = 0; i < N; i++)
+            check_same("store to F64", sets[s]->isa, 0, i, m->a[i], out[i]);
+    }
+    free(out);
+    free(m);
+}
+
+static void test_sets(void **state)
+{
+    size_t n;
+    const struct kernels *const *sets = kernels_available(&n);
+
+    (void)state;
+    assert_in_range(n, 1, 3);
+    assert_string_equal(sets[n - 1]->isa, "baseline");
+    assert_ptr_equal(kernels_best(), sets[0]);
+    assert_int_equal(round_of(DTYPE_F32), ROUND_F32);
+    assert_int_equal(round_of(DTYPE_BF16), ROUND_BF16);
+    assert_int_equal(round_of(DTYPE_F16), ROUND_F16);
+}
+
+/* 2^24 swallows a 1 that is added to it and keeps a 2, so the sum shows who was added to whom. */
+static void test_sum_scalars(void **state)
+{
+    const float big = 0x1p24f;
+    const float row[] = {big, 1, 1, 1, 1, 1}, nine[] = {1, 0, 0, 0, big, 0, 0, 0, 1};
+    const float pair[] = {1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, big};
+
+    (void)state;
+    assert_true(kernel_sum_scalars(row, 0, ROUND_F32) == 0);
+    assert_true(kernel_sum_scalars(row, 3, ROUND_F32) == big); /* in order */
+    assert_true(kernel_sum_scalars(row, 4, ROUND_F32) == big); /* one each */
+    assert_true(kernel_sum_scalars(row, 6, ROUND_F32) == big); /* ((big + 1 + 1) + 1) + 1 */
+    assert_true(kernel_sum_scalars(row + 1, 5, ROUND_BF16) == 5);
+    assert_true(kernel_sum_scalars(nine, 9, ROUND_F32) == big + 2);   /* left over first: 1 + 1, then big */
+    assert_true(kernel_sum_scalars(nine, 9, ROUND_BF16) == big);      /* first partial: (1 + big) + 1 */
+    assert_true(kernel_sum_scalars(pair, 16, ROUND_BF16) == big + 2); /* halves first: 1 + 1 */
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sets),        cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_fma_and_add), cmocka_unit_test(test_fused),
+        cmocka_unit_test(test_load),        cmocka_unit_test(test_round),
+        cmocka_unit_test(test_store_f64),   cmocka_unit_test(test_sum_scalars),
+    };
+
+    all_floats = argc > 1 && strcmp(argv[1], "all") == 0;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,64 @@
+/* Planning in progress: what plan.c, outline.c and tensor.c share while they build a plan.
+ *
+ * plan.c opens what a document names; outline.c walks its modules, slices and layers and names the tensors of
+ * the result; tensor.c decides how one of them is made.
+ */
+#ifndef BUILDER_H
+#define BUILDER_H
+
+#include "inputs.h"
+#include "modelconfig.h"
+#include "plan.h"
+
+/* A slice with its models opened. In `models:` the base, where not listed, is added last, with no source. */
+struct slice_inputs {
+    const struct module *module;
+    const struct slice *slice;
+    unsigned n;
+    struct input_model **models;
+    const struct slice_source **sources; /* NULL entry: the added base */
+    int base;                            /* index, or -1 */
+};
+
+struct builder {
+    const struct config *config;
+    const struct model_search *search;
+    struct report *report;
+    struct plan_set *set;
+    struct arena arena; /* until plan_build returns */
+    size_t n_inputs;
+    struct input_model **inputs; /* every model and stage so far */
+
+    /* of the document in hand */
+    const struct document *doc;
+    const struct method *method;
+    struct plan *plan;
+    struct input_model *donor; /* of config */
+    size_t n_origins;
+    struct layer_origin *origins; /* of the result's layers, where slices choose them */
+    uint64_t origin_count;        /* layers of the donor's stack */
+    bool head;                    /* the result has an output head of its own */
+    uint64_t vocab_old, vocab;    /* rows of the embedding before and after truncation; 0: unchanged */
+    unsigned n_mismatched;
+
+    bool no_memory; /* somewhere memory ran out, and that was reported */
+    size_t n_said;
+    uint64_t *said; /* hashes of (message, place) */
+};
+
+/* Report a problem, but the same message for the same place only once: a wrong value would else be told for
+ * every tensor. `fmt` must be a literal. */
+void say(struct builder *builder, enum severity severity, struct place at, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+int say_memory(struct builder *builder); /* reports and remembers it; returns -ENOMEM */
+
+/* Add every tensor of the document to the plan. 0 or -ENOMEM; problems are reported. */
+int outline_plan(struct builder *builder, struct slice_inputs *const *slices, size_t n_slices);
+
+/* Add one tensor named `name`; names[i] is its name in model i of the slice, NULL if that has none. */
+int tensor_plan(struct builder *builder, const struct slice_inputs *slice, const char *name,
+                const char *const *names, double t);
+/* Add the donor's tensor as it is, cast to the document's types. */
+int tensor_plan_kept(struct builder *builder, const char *name, const char *note);
+
+#endif

@@ -1,0 +1,486 @@
+#include "plan.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "builder.h"
+
+void say(struct builder *b, enum severity severity, struct place at, const char *fmt, ...)
+{
+    struct {
+        const char *fmt;
+        unsigned line, col;
+    } what = {fmt, at.line, at.col};
+    uint64_t hash = XXH64(&what, sizeof(what.fmt) + 2 * sizeof(unsigned), 0), *said;
+    char *text = NULL;
+    va_list args;
+
+    for (size_t i = 0; i < b->n_said; i++) {
+        if (b->said[i] == hash)
+            return;
+    }
+    said = arena_push(&b->arena, &b->said, &b->n_said, sizeof(*said));
+    if (said)
+        *said = hash;
+    va_start(args, fmt);
+    if (vasprintf(&text, fmt, args) < 0)
+        text = NULL;
+    va_end(args);
+    report_add(b->report, severity, at, "%s", text ? text : fmt);
+    free(text);
+}
+
+int say_memory(struct builder *b)
+{
+    if (!b->no_memory)
+        report_add(b->report, SEVERITY_ERROR, (struct place){b->config->path, 0, 0},
+                   "out of memory while planning");
+    b->no_memory = true;
+    return -ENOMEM;
+}
+
+static struct input_model *find_stage(struct builder *b, const struct model_ref *ref)
+{
+    for (size_t i = 0; i < b->n_inputs; i++) {
+        if (b->inputs[i]->stage && strcmp(b->inputs[i]->name, ref->path) == 0)
+            return b->inputs[i];
+    }
+    return NULL;
+}
+
+/* Does the name belong to a document that could not be planned? Enough was said about that. */
+static bool is_failed_stage(const struct builder *b, const struct model_ref *ref)
+{
+    for (size_t i = 0; i < b->config->n_docs; i++) {
+        if (b->config->docs[i].name && strcmp(b->config->docs[i].name, ref->path) == 0)
+            return true;
+    }
+    return false;
+}
+
+static struct input_model *find_dir(struct builder *b, const char *dir)
+{
+    for (size_t i = 0; i < b->n_inputs; i++) {
+        if (b->inputs[i]->disk && strcmp(b->inputs[i]->disk->dir, dir) == 0)
+            return b->inputs[i];
+    }
+    return NULL;
+}
+
+static struct input_model *add_input(struct builder *b, struct input_model input)
+{
+    struct input_model *added = arena_alloc(&b->arena, 1, sizeof(*added)), **slot;
+
+    if (!added) {
+        say_memory(b);
+        return NULL;
+    }
+    *added = input;
+    slot =
+        input_init(&b->arena, added) ? NULL : arena_push(&b->arena, &b->inputs, &b->n_inputs, sizeof(*slot));
+    if (!slot) {
+        say_memory(b);
+        return NULL;
+    }
+    *slot = added;
+    return added;
+}
+
+/* The set owns the model from here on, whatever fails. */
+static struct input_model *adopt(struct builder *b, struct model *model)
+{
+    struct model **grown = reallocarray(b->set->models, b->set->n_models + 1, sizeof(*grown));
+
+    if (!grown) {
+        say_memory(b);
+        model_free(model);
+        return NULL;
+    }
+    b->set->models = grown;
+    grown[b->set->n_models++] = model;
+    return add_input(b, (struct input_model){.name = model->name, .disk = model});
+}
+
+static struct input_model *open_place(struct builder *b, const struct model_ref *ref,
+                                      const struct model_place *place)
+{
+    struct input_model *input = find_dir(b, place->dir);
+    struct model *model;
+    struct err err = {{0}};
+    int status;
+
+    if (input)
+        return input;
+    status = model_open(place->dir, place->name, place->hub, &model, &err);
+    if (status == -ENOMEM)
+        say_memory(b);
+    else if (status)
+        say(b, SEVERITY_ERROR, ref->at, "%s", err.text);
+    return status ? NULL : adopt(b, model);
+}
+
+/* The model that a reference names; NULL after reporting why not. */
+static struct input_model *open_ref(struct builder *b, const struct model_ref *ref)
+{
+    struct input_model *input = find_stage(b, ref);
+    struct model_place place;
+    struct err err = {{0}};
+    int status;
+
+    if (input && (ref->adapter || ref->revision)) {
+        say(b, SEVERITY_ERROR, ref->at,
+            "`%s` is a stage of this file: it has no revision and takes no adapter", ref->path);
+        return NULL;
+    }
+    if (input || is_failed_stage(b, ref))
+        return input;
+    status = model_find(ref, b->search, &place, &err);
+    if (status == -ENOMEM)
+        say_memory(b);
+    else if (status)
+        say(b, SEVERITY_ERROR, ref->at, "%s", err.text);
+    else if (place.adapted)
+        say(b, SEVERITY_ERROR, ref->at, "not supported yet: adapters (`+%s`); merge it into the model first",
+            ref->adapter);
+    else
+        input = open_place(b, ref, &place);
+    model_place_fini(&place);
+    return input;
+}
+
+/* `models:` get the base as their last input where it is not listed. */
+static void add_base(struct slice_inputs *s, struct input_model *base)
+{
+    for (unsigned i = 0; i < s->n; i++) {
+        if (s->models[i] == base)
+            s->base = (int)i;
+    }
+    if (s->base >= 0 || !s->slice->sources[0].whole)
+        return;
+    s->base = (int)s->n;
+    s->models[s->n++] = base;
+}
+
+static struct slice_inputs *open_slice(struct builder *b, const struct module *module,
+                                       const struct slice *slice)
+{
+    struct slice_inputs *s = arena_alloc(&b->arena, 1, sizeof(*s));
+    const struct model_ref *base_ref = slice->base_model ? slice->base_model : b->doc->base_model;
+    struct input_model *base = NULL;
+    bool good = true;
+
+    if (!s) {
+        say_memory(b);
+        return NULL;
+    }
+    *s = (struct slice_inputs){.module = module, .slice = slice, .base = -1};
+    s->models = arena_alloc(&b->arena, slice->n_sources + 1, sizeof(struct input_model *));
+    s->sources = arena_alloc(&b->arena, slice->n_sources + 1, sizeof(struct slice_source *));
+    if (!s->models || !s->sources) {
+        say_memory(b);
+        return NULL;
+    }
+    for (size_t i = 0; i < slice->n_sources; i++) {
+        s->models[s->n] = open_ref(b, &slice->sources[i].model);
+        s->sources[s->n] = &slice->sources[i];
+        good = s->models[s->n++] && good;
+    }
+    if (base_ref) {
+        base = open_ref(b, base_ref);
+        good = base && good;
+    }
+    if (good && base)
+        add_base(s, base);
+    return good ? s : NULL;
+}
+
+static void check_donors(struct builder *b, const struct slice_inputs *s)
+{
+    const struct method *m = b->method;
+    bool has_base = m->base != BASE_IGNORED && s->base >= 0;
+    unsigned donors = s->n - has_base;
+
+    if (m->base == BASE_REQUIRED && s->base < 0) {
+        say(b, SEVERITY_ERROR, b->doc->base_model ? s->slice->at : b->doc->method_at,
+            b->doc->base_model ? "%s needs the base model among the sources of every slice"
+                               : "%s needs a `base_model:`",
+            m->name);
+        return;
+    }
+    if (donors < m->min_donors)
+        say(b, SEVERITY_ERROR, s->slice->at, "%s merges at least %u model%s%s; here are %u", m->name,
+            m->min_donors, m->min_donors > 1 ? "s" : "", has_base ? " beside the base" : "", donors);
+    if (m->max_donors && donors > m->max_donors)
+        say(b, SEVERITY_ERROR, s->slice->at, "%s takes exactly %u model%s%s; here are %u", m->name,
+            m->max_donors, m->max_donors > 1 ? "s" : "", has_base ? " beside the base" : "", donors);
+}
+
+/* Merging whole models needs equally many layers in all. */
+static void check_layers(struct builder *b, const struct slice_inputs *s)
+{
+    const struct layers *first = &s->models[0]->layers;
+
+    for (unsigned i = 1; i < s->n && s->slice->sources[0].whole; i++) {
+        const struct layers *other = &s->models[i]->layers;
+        for (size_t k = 0; k < first->n && k < other->n; k++) {
+            if (strcmp(first->stacks[k].prefix, other->stacks[k].prefix) == 0 &&
+                first->stacks[k].count != other->stacks[k].count)
+                say(b, SEVERITY_ERROR, s->sources[i] ? s->sources[i]->model.at : b->doc->method_at,
+                    "%s has %llu layers and %s has %llu: choose layers with `slices:`", s->models[i]->name,
+                    (unsigned long long)other->stacks[k].count, s->models[0]->name,
+                    (unsigned long long)first->stacks[k].count);
+        }
+    }
+}
+
+/* Parameters that the method does not read change nothing in mergekit; people should know. */
+static void check_params(struct builder *b, const struct params *params, bool of_model, bool of_base)
+{
+    for (size_t i = 0; i < params->n; i++) {
+        const struct param *param = &params->list[i];
+        int index = method_param(b->method, param->name);
+        const struct method_param *known = index < 0 ? NULL : &b->method->params[index];
+        if (!known)
+            say(b, SEVERITY_WARNING, param->at, "%s has no parameter `%s`: it is ignored", b->method->name,
+                param->name);
+        else if (known->unused)
+            say(b, SEVERITY_WARNING, param->at, "`%s` changes nothing in %s", param->name, b->method->name);
+        else if (of_model && known->scope == PARAM_SHARED)
+            say(b, SEVERITY_WARNING, param->at,
+                "`%s` is one value for all models: it is ignored here and belongs under the top "
+                "`parameters:`",
+                param->name);
+        else if (of_base && known->scope == PARAM_DONOR)
+            say(b, SEVERITY_WARNING, param->at, "`%s` of the base model is ignored: only donors have one",
+                param->name);
+    }
+}
+
+static void check_slice(struct builder *b, const struct slice_inputs *s)
+{
+    check_donors(b, s);
+    check_layers(b, s);
+    check_params(b, &s->slice->params, false, false);
+    for (unsigned i = 0; i < s->n; i++) {
+        if (s->sources[i])
+            check_params(b, &s->sources[i]->params, true,
+                         b->method->base != BASE_IGNORED && s->base == (int)i);
+    }
+}
+
+/* What is understood and not carried out yet is refused by name, never ignored. */
+static void check_document(struct builder *b)
+{
+    const struct document *doc = b->doc;
+    bool planned;
+
+    b->method = method_find(doc->method, &planned);
+    if (!b->method && planned)
+        say(b, SEVERITY_ERROR, doc->method_at, "not supported yet: merge_method %s", doc->method);
+    else if (!b->method)
+        say(b, SEVERITY_ERROR, doc->method_at, "there is no merge_method `%s`", doc->method);
+    if (doc->tokenizer.given)
+        say(b, SEVERITY_ERROR, doc->tokenizer.at,
+            "not supported yet: a tokenizer other than the base model's; remove this key to keep that one");
+    if (doc->chat_template)
+        say(b, SEVERITY_ERROR, doc->chat_template_at,
+            "not supported yet: chat_template; remove this key to keep the base model's");
+    if (!b->method)
+        return;
+    check_params(b, &doc->params, false, false);
+    for (size_t i = 0; i < doc->n_modules; i++)
+        check_params(b, &doc->modules[i].params, false, false);
+}
+
+/* Open every slice's models. NULL if something is wrong (reported). */
+static struct slice_inputs **open_slices(struct builder *b, size_t *n)
+{
+    struct slice_inputs **list = NULL, **slot;
+    bool good = true;
+
+    *n = 0;
+    for (size_t m = 0; m < b->doc->n_modules; m++) {
+        const struct module *module = &b->doc->modules[m];
+        for (size_t i = 0; i < module->n_slices; i++) {
+            struct slice_inputs *s = open_slice(b, module, &module->slices[i]);
+            slot = arena_push(&b->arena, &list, n, sizeof(*slot));
+            if (!slot) {
+                say_memory(b);
+                return NULL;
+            }
+            *slot = s;
+            good = s && good;
+        }
+    }
+    return good ? list : NULL;
+}
+
+static int by_tensor_name(const void *a, const void *b)
+{
+    return strcmp(((const struct plan_tensor *)a)->st.name, ((const struct plan_tensor *)b)->st.name);
+}
+
+/* The type of most bytes. */
+static enum dtype main_dtype(const struct plan *plan)
+{
+    uint64_t bytes[DTYPE_COUNT] = {0};
+    enum dtype most = DTYPE_F32;
+
+    for (size_t i = 0; i < plan->n_tensors; i++)
+        bytes[plan->tensors[i].st.dtype] += plan->tensors[i].st.len;
+    for (int d = 0; d < DTYPE_COUNT; d++)
+        most = bytes[d] > bytes[most] ? (enum dtype)d : most;
+    return most;
+}
+
+static bool finish_config(struct builder *b)
+{
+    struct plan *plan = b->plan;
+
+    plan->dtype = main_dtype(plan);
+    plan->config = cJSON_Duplicate(b->donor->config, true);
+    if (!plan->config || !modelconfig_dtype(plan->config, plan->dtype))
+        return false;
+    if (b->origin_count && !modelconfig_layers(plan->config, b->origin_count, b->origins, b->n_origins))
+        return false;
+    if (b->vocab)
+        modelconfig_vocab(plan->config, b->vocab_old, b->vocab);
+    return !b->head || modelconfig_untie(plan->config);
+}
+
+/* Models on disk that the plan reads, through stages too. */
+static bool note_model(struct plan *plan, struct model *model)
+{
+    struct model **slot;
+
+    for (size_t i = 0; i < plan->n_models; i++) {
+        if (plan->models[i] == model)
+            return true;
+    }
+    slot = arena_push(&plan->arena, &plan->models, &plan->n_models, sizeof(*slot));
+    if (slot)
+        *slot = model;
+    return slot;
+}
+
+static bool note_input(struct plan *plan, const struct input_model *input)
+{
+    bool good = !input->disk || note_model(plan, (struct model *)(uintptr_t)input->disk);
+
+    for (size_t i = 0; input->stage && i < input->stage->n_models && good; i++)
+        good = note_model(plan, input->stage->models[i]);
+    return good;
+}
+
+static bool note_models(struct builder *b, struct slice_inputs *const *slices, size_t n)
+{
+    bool good = note_input(b->plan, b->donor);
+
+    for (size_t i = 0; i < n; i++) {
+        for (unsigned m = 0; m < slices[i]->n && good; m++)
+            good = note_input(b->plan, slices[i]->models[m]);
+    }
+    return good;
+}
+
+static int plan_slices_of(struct builder *b, struct slice_inputs *const *slices, size_t n)
+{
+    struct plan *plan = b->plan;
+
+    b->donor = b->doc->base_model ? open_ref(b, b->doc->base_model) : slices[0]->models[0];
+    if (!b->donor)
+        return 0;
+    plan->donor = b->donor->disk ? b->donor->disk : b->donor->stage->donor;
+    for (size_t i = 0; i < n; i++)
+        check_slice(b, slices[i]);
+    if (b->report->n_errors)
+        return 0;
+    if (outline_plan(b, slices, n) || !note_models(b, slices, n))
+        return say_memory(b);
+    if (b->n_mismatched > 1)
+        say(b, SEVERITY_ERROR, b->doc->method_at, "shapes differ in %u more tensors", b->n_mismatched - 1);
+    if (b->report->n_errors)
+        return 0;
+    if (plan->n_tensors == 0)
+        say(b, SEVERITY_ERROR, b->doc->method_at, "the result has no tensors");
+    else
+        qsort(plan->tensors, plan->n_tensors, sizeof(*plan->tensors), by_tensor_name);
+    return finish_config(b) ? 0 : say_memory(b);
+}
+
+static int plan_document(struct builder *b, const struct document *doc)
+{
+    struct slice_inputs **slices;
+    struct plan *plan = calloc(1, sizeof(*plan));
+    size_t n;
+
+    if (!plan)
+        return say_memory(b);
+    b->set->plans[b->set->n_plans++] = plan;
+    plan->doc = b->doc = doc;
+    b->plan = plan;
+    b->donor = NULL;
+    b->n_origins = b->origin_count = b->vocab = b->n_mismatched = 0;
+    b->origins = NULL;
+    b->head = false;
+    check_document(b);
+    slices = open_slices(b, &n);
+    if (!slices || !b->method)
+        return 0;
+    return plan_slices_of(b, slices, n);
+}
+
+/* A finished stage is a model for the documents after it. */
+static int offer_stage(struct builder *b)
+{
+    if (b->report->n_errors || !b->doc->name)
+        return 0;
+    return add_input(b, (struct input_model){.name = b->doc->name, .stage = b->plan}) ? 0 : -ENOMEM;
+}
+
+int plan_build(const struct config *config, const struct model_search *search, struct plan_set **out,
+               struct report *report)
+{
+    struct builder b = {.config = config, .search = search, .report = report};
+    size_t errors_before = report->n_errors;
+    int status = 0;
+
+    *out = NULL;
+    b.set = calloc(1, sizeof(*b.set));
+    if (!b.set || !(b.set->plans = calloc(config->n_docs, sizeof(*b.set->plans))))
+        status = say_memory(&b);
+    for (size_t i = 0; i < config->n_docs && status == 0; i++) {
+        status = plan_document(&b, &config->docs[i]);
+        if (status == 0)
+            status = offer_stage(&b);
+    }
+    if (b.no_memory)
+        status = -ENOMEM;
+    else if (status == 0 && report->n_errors > errors_before)
+        status = -EINVAL;
+    arena_fini(&b.arena);
+    if (status)
+        plan_free(b.set);
+    else
+        *out = b.set;
+    return status;
+}
+
+void plan_free(struct plan_set *set)
+{
+    if (!set)
+        return;
+    for (size_t i = 0; i < set->n_plans; i++) {
+        cJSON_Delete(set->plans[i]->config);
+        arena_fini(&set->plans[i]->arena);
+        free(set->plans[i]);
+    }
+    for (size_t i = 0; i < set->n_models; i++)
+        model_free(set->models[i]);
+    free(set->plans);
+    free(set->models);
+    free(set);
+}

@@ -1,0 +1,447 @@
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#include "builder.h"
+#include "resolve.h"
+
+/* One tensor while its fate is decided. */
+struct candidate {
+    struct builder *builder;
+    const struct slice_inputs *slice;
+    const char *name;
+    double t;
+    unsigned n;         /* inputs that have it */
+    struct view *views; /* [n] */
+    unsigned *index;    /* [n] of the model in the slice */
+    int base;           /* index into views, or -1 */
+    bool pass;          /* the one input is served as it is, without the method */
+    const char *note;
+};
+
+static struct place place_of(const struct candidate *c)
+{
+    return c->builder->doc->method_at;
+}
+
+static struct input_model *model_of(const struct candidate *c, unsigned i)
+{
+    return c->slice->models[c->index[i]];
+}
+
+/* Keep only input i. */
+static void keep(struct candidate *c, unsigned i, const char *note)
+{
+    c->views[0] = c->views[i];
+    c->index[0] = c->index[i];
+    c->base = c->base == (int)i ? 0 : -1;
+    c->n = 1;
+    c->note = note;
+}
+
+static int gather(struct candidate *c, const char *const *names)
+{
+    struct builder *b = c->builder;
+
+    c->views = arena_alloc(&b->arena, c->slice->n, sizeof(*c->views));
+    c->index = arena_alloc(&b->arena, c->slice->n, sizeof(*c->index));
+    if (!c->views || !c->index)
+        return -ENOMEM;
+    for (unsigned i = 0; i < c->slice->n; i++) {
+        const char *name = names[i] ? names[i] : c->name;
+        int found = input_view_tied(&b->plan->arena, c->slice->models[i], name, &c->views[c->n]);
+        if (found < 0)
+            return found;
+        if (found == 0)
+            continue;
+        if (c->slice->base == (int)i)
+            c->base = (int)c->n;
+        c->index[c->n++] = i;
+    }
+    return 0;
+}
+
+static void warn_of_absent(const struct candidate *c)
+{
+    for (unsigned i = 0, k = 0; i < c->slice->n; i++) {
+        if (k < c->n && c->index[k] == i) {
+            k++;
+            continue;
+        }
+        if (c->slice->sources[i])
+            say(c->builder, SEVERITY_WARNING, c->slice->sources[i]->model.at,
+                "model %s lacks `%s`: it is left out there (and in any other tensor it lacks)",
+                c->slice->models[i]->name, c->name);
+    }
+}
+
+static bool same_shape(const struct view *a, const struct view *b)
+{
+    return a->ndim == b->ndim && memcmp(a->shape, b->shape, a->ndim * sizeof(a->shape[0])) == 0;
+}
+
+static const char *shape_text(struct arena *arena, const struct view *view)
+{
+    const char *text = "[";
+
+    for (unsigned i = 0; text && i < view->ndim; i++)
+        text = arena_printf(arena, "%s%s%llu", text, i ? ", " : "", (unsigned long long)view->shape[i]);
+    text = text ? arena_printf(arena, "%s]", text) : NULL;
+    return text ? text : "[...]";
+}
+
+/* The common prefix of rows, where all other dimensions agree. A row's elements are contiguous, so the first
+ * rows of a file's tensor are a shorter tensor at the same offset. */
+static int truncate_rows(struct candidate *c)
+{
+    struct builder *b = c->builder;
+    uint64_t rows = UINT64_MAX, most = 0;
+
+    for (unsigned i = 0; i < c->n; i++) {
+        struct view *v = &c->views[i];
+        if (v->ndim == 0 || v->ndim != c->views[0].ndim ||
+            memcmp(v->shape + 1, c->views[0].shape + 1, (v->ndim - 1) * sizeof(v->shape[0])) != 0)
+            return -EINVAL;
+        rows = v->shape[0] < rows ? v->shape[0] : rows;
+        most = v->shape[0] > most ? v->shape[0] : most;
+    }
+    for (unsigned i = 0; i < c->n; i++) {
+        struct view *v = &c->views[i];
+        uint64_t *shape = arena_alloc(&b->plan->arena, v->ndim, sizeof(*shape));
+        if (!shape)
+            return -ENOMEM;
+        memcpy(shape, v->shape, v->ndim * sizeof(*shape));
+        shape[0] = rows;
+        if (c->builder->donor->embedding && strcmp(v->name, c->builder->donor->embedding) == 0 &&
+            model_of(c, i) == c->builder->donor) {
+            b->vocab_old = v->shape[0];
+            b->vocab = rows;
+        }
+        v->n = v->shape[0] ? v->n / v->shape[0] * rows : 0;
+        v->shape = shape;
+    }
+    c->note = "rows beyond the shortest input are cut (meldfs: mismatch: truncate)";
+    return 0;
+}
+
+/* Make shapes agree as `meldfs: mismatch:` says. 0; -EINVAL reported; -ENOMEM. */
+static int agree_on_shape(struct candidate *c)
+{
+    struct builder *b = c->builder;
+    unsigned odd = 1;
+    int status;
+
+    while (odd < c->n && same_shape(&c->views[0], &c->views[odd]))
+        odd++;
+    if (odd >= c->n)
+        return 0;
+    if (b->doc->mismatch == MISMATCH_BASE && c->base >= 0) {
+        keep(c, (unsigned)c->base, "shapes differ: the base model's is kept (meldfs: mismatch: base)");
+        c->pass = true;
+        return 0;
+    }
+    if (b->doc->mismatch == MISMATCH_TRUNCATE) {
+        status = truncate_rows(c);
+        if (status != -EINVAL)
+            return status;
+    }
+    b->n_mismatched++;
+    say(b, SEVERITY_ERROR, place_of(c), "shapes of `%s` differ: %s in %s, %s in %s%s", c->name,
+        shape_text(&b->arena, &c->views[0]), model_of(c, 0)->name, shape_text(&b->arena, &c->views[odd]),
+        model_of(c, odd)->name,
+        is_head(c->name) || strstr(c->name, "embed") ? "; vocabularies that differ need `tokenizer:`, or "
+                                                       "`meldfs: {mismatch: truncate}` to drop the extra rows"
+                                                     : "; models of different architectures cannot be merged "
+                                                       "(`meldfs: {mismatch: base}` keeps the base's)");
+    return -EINVAL;
+}
+
+/* What happens where some inputs lack the tensor. -EINVAL is reported. */
+static int apply_lone_rules(struct candidate *c)
+{
+    const struct method *method = c->builder->method;
+    bool has_base = method->base != BASE_IGNORED && c->slice->base >= 0;
+    unsigned donors = c->n - (has_base && c->base >= 0);
+
+    if (!has_base || c->pass)
+        return 0;
+    if (c->base < 0 && method->lone == LONE_EITHER_PASSES && c->n == 1) {
+        c->pass = true;
+        c->note = "the base model lacks it: the donor's is served";
+    } else if (c->base < 0) {
+        say(c->builder, SEVERITY_ERROR, place_of(c),
+            "the base model %s lacks `%s`, which %s has: %s cannot merge it",
+            c->slice->models[c->slice->base]->name, c->name, model_of(c, 0)->name, method->name);
+        return -EINVAL;
+    } else if (donors == 0 || donors < method->min_donors) {
+        keep(c, (unsigned)c->base,
+             donors ? "too few donors have it: the base model's is served" : "only the base model has it");
+        c->pass = true;
+    }
+    return 0;
+}
+
+/* The type arithmetic is done in: as told, or what the inputs promote to. -EINVAL is reported. */
+static int work_type(struct candidate *c, enum dtype *work)
+{
+    *work = c->builder->doc->dtype;
+    for (unsigned i = 0; i < c->n; i++) {
+        enum dtype dtype = c->views[i].dtype;
+        if (!dtype_is_float(dtype)) {
+            say(c->builder, SEVERITY_ERROR, place_of(c),
+                "`%s` is %s in %s: merging that type is not supported yet", c->name, dtype_name(dtype),
+                model_of(c, i)->name);
+            return -EINVAL;
+        }
+        if (c->builder->doc->dtype == DTYPE_NONE)
+            *work = i == 0 ? dtype : dtype_promote(*work, dtype);
+    }
+    return 0;
+}
+
+static int values_of(struct candidate *c, const struct slice_source *source, const struct method_param *param,
+                     const char *tensor, double *value)
+{
+    struct scopes scopes = {0};
+    struct place at = place_of(c);
+    struct err err;
+    int found;
+
+    if (source)
+        scopes_add(&scopes, &source->params);
+    scopes_add(&scopes, &c->slice->slice->params);
+    scopes_add(&scopes, &c->slice->module->params);
+    scopes_add(&scopes, &c->builder->doc->params);
+    found = resolve(&scopes, param, tensor, c->t, value, &at, &err);
+    if (found < 0)
+        say(c->builder, SEVERITY_ERROR, at, "%s", err.text);
+    if (found == 0 && !param->required)
+        *value = param->value;
+    return found;
+}
+
+/* Every parameter of input i; shared ones when i is the number of inputs. -EINVAL is reported. */
+static int fill_values(struct candidate *c, unsigned i, double *values)
+{
+    const struct method *method = c->builder->method;
+    bool shared = i == c->n, is_base = method->base != BASE_IGNORED && c->base == (int)i;
+    const struct slice_source *source = shared ? NULL : c->slice->sources[c->index[i]];
+    int status = 0;
+
+    for (unsigned p = 0; p < method->n_params; p++) {
+        const struct method_param *param = &method->params[p];
+        values[p] = NAN;
+        if (shared != (param->scope == PARAM_SHARED) || (param->scope == PARAM_DONOR && is_base))
+            continue;
+        int found = values_of(c, source, param, shared ? c->name : c->views[i].name, &values[p]);
+        if (found < 0)
+            status = found;
+        if (found != 0 || !param->required)
+            continue;
+        status = -EINVAL;
+        if (shared)
+            say(c->builder, SEVERITY_ERROR, place_of(c), "%s needs `%s` under `parameters:`; `%s` has none",
+                method->name, param->name, c->name);
+        else
+            say(c->builder, SEVERITY_ERROR, source ? source->model.at : place_of(c),
+                "%s needs `%s` under `parameters:` of %s (or at the top for all); `%s` has none",
+                method->name, param->name, model_of(c, i)->name, c->name);
+    }
+    return status;
+}
+
+static int merge_values(struct candidate *c, struct merge *merge)
+{
+    size_t n_params = c->builder->method->n_params;
+    double *values = arena_alloc(&c->builder->plan->arena, (c->n + 1) * (n_params + 1), sizeof(*values));
+    int status = 0, failed;
+
+    if (!values)
+        return -ENOMEM;
+    for (unsigned i = 0; i <= c->n; i++) {
+        failed = fill_values(c, i, values + i * n_params);
+        status = failed ? failed : status;
+    }
+    merge->per_input = values;
+    merge->shared = values + c->n * n_params;
+    return status;
+}
+
+/* Is a value of `from` the same after going through `through` and into `to`? */
+static bool exact(enum dtype from, enum dtype through, enum dtype to)
+{
+    return from == to && dtype_promote(from, through) == through;
+}
+
+static bool has_kernels(enum dtype dtype)
+{
+    return dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16;
+}
+
+static int check_work_type(struct candidate *c, enum dtype work)
+{
+    struct place at = c->builder->doc->dtype == DTYPE_NONE ? place_of(c) : c->builder->doc->dtype_at;
+
+    if (has_kernels(work))
+        return 0;
+    say(c->builder, SEVERITY_ERROR, at, "arithmetic in %s (`%s`) is not supported yet: set `dtype: float32`",
+        dtype_torch_name(work), c->name);
+    return -EINVAL;
+}
+
+/* One input, cast as a method that returns it would. */
+static int pass_recipe(struct candidate *c, enum dtype work, struct recipe *recipe)
+{
+    enum dtype out = c->builder->doc->out_dtype;
+
+    recipe->dtype = out == DTYPE_NONE ? work : out;
+    recipe->merge.work = work;
+    recipe->kind = exact(c->views[0].dtype, work, recipe->dtype) ? RECIPE_COPY : RECIPE_CAST;
+    return recipe->kind == RECIPE_COPY ? 0 : check_work_type(c, work);
+}
+
+static int merge_recipe(struct candidate *c, enum dtype work, struct recipe *recipe)
+{
+    const struct method *method = c->builder->method;
+    enum dtype out = c->builder->doc->out_dtype;
+    struct merge *merge = &recipe->merge;
+    struct err err;
+    int status;
+
+    merge->method = method;
+    merge->work = work;
+    merge->result = method->result_f32 ? DTYPE_F32 : work;
+    merge->base = method->base == BASE_IGNORED ? -1 : c->base;
+    recipe->kind = RECIPE_MERGE;
+    recipe->dtype = out == DTYPE_NONE ? merge->result : out;
+    status = merge_values(c, merge);
+    if (status)
+        return status;
+    if (method->check && method->check(merge, &err)) {
+        say(c->builder, SEVERITY_ERROR, place_of(c), "%s (`%s`)", err.text, c->name);
+        return -EINVAL;
+    }
+    if (method->is_copy && method->is_copy(merge))
+        return pass_recipe(c, work, recipe);
+    return check_work_type(c, work);
+}
+
+static bool all_integer(const struct candidate *c)
+{
+    for (unsigned i = 0; i < c->n; i++) {
+        if (!dtype_is_integer(c->views[i].dtype) || c->views[i].dtype != c->views[0].dtype)
+            return false;
+    }
+    return true;
+}
+
+/* How the tensor is made. -EINVAL is reported. */
+static int decide(struct candidate *c, struct recipe *recipe)
+{
+    enum dtype work;
+    int status = agree_on_shape(c);
+
+    if (status)
+        return status;
+    recipe->merge.name = c->name;
+    recipe->merge.base = -1;
+    if (all_integer(c)) {
+        recipe->kind = c->n > 1 ? RECIPE_EQUAL : RECIPE_COPY;
+        recipe->dtype = c->views[0].dtype;
+        c->note = c->n > 1 ? "not of a floating type: served if all inputs hold the same"
+                           : "not of a floating type";
+        return 0;
+    }
+    status = apply_lone_rules(c);
+    if (status == 0)
+        status = work_type(c, &work);
+    if (status)
+        return status;
+    return c->pass ? pass_recipe(c, work, recipe) : merge_recipe(c, work, recipe);
+}
+
+static int copy_inputs(struct candidate *c, struct plan_tensor *tensor)
+{
+    struct arena *arena = &c->builder->plan->arena;
+    const struct feed **feeds = arena_alloc(arena, c->n, sizeof(*feeds));
+
+    tensor->inputs = arena_alloc(arena, c->n, sizeof(*tensor->inputs));
+    if (!feeds || !tensor->inputs)
+        return -ENOMEM;
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct view *v = &c->views[i];
+        feeds[i] = v->feed;
+        tensor->inputs[i] = (struct plan_input){model_of(c, i)->name, v->name, v->file, v->dtype};
+    }
+    tensor->recipe.inputs = feeds;
+    tensor->recipe.n_inputs = c->n;
+    tensor->recipe.merge.n_inputs = c->n;
+    return 0;
+}
+
+static int set_shape(struct candidate *c, struct plan_tensor *tensor)
+{
+    const struct view *v = &c->views[0];
+    uint64_t *shape = arena_alloc(&c->builder->plan->arena, ST_DIMS, sizeof(*shape));
+
+    if (!shape)
+        return -ENOMEM;
+    memcpy(shape, v->shape, v->ndim * sizeof(*shape));
+    memcpy(tensor->st.shape, shape, sizeof(tensor->st.shape));
+    tensor->st.ndim = tensor->recipe.merge.ndim = v->ndim;
+    tensor->st.n = tensor->recipe.merge.n = v->n;
+    tensor->recipe.merge.shape = shape;
+    tensor->st.dtype = tensor->recipe.dtype;
+    if (dtype_bytes(tensor->recipe.dtype, v->n, &tensor->st.len))
+        return 0;
+    say(c->builder, SEVERITY_ERROR, place_of(c), "`%s` would be too large in %s", c->name,
+        dtype_torch_name(tensor->recipe.dtype));
+    return -EINVAL;
+}
+
+static int plan_candidate(struct candidate *c)
+{
+    struct builder *b = c->builder;
+    struct plan_tensor tensor = {.t = c->t}, *added;
+    int status = decide(c, &tensor.recipe);
+
+    if (status == 0)
+        status = set_shape(c, &tensor);
+    if (status == 0)
+        status = copy_inputs(c, &tensor);
+    if (status)
+        return status == -EINVAL ? 0 : status;
+    tensor.st.name = tensor.recipe.merge.name = arena_strdup(&b->plan->arena, c->name);
+    tensor.note = c->note;
+    added = arena_push(&b->plan->arena, &b->plan->tensors, &b->plan->n_tensors, sizeof(tensor));
+    if (!added || !tensor.st.name)
+        return -ENOMEM;
+    *added = tensor;
+    b->head = b->head || is_head(c->name);
+    return 0;
+}
+
+int tensor_plan(struct builder *builder, const struct slice_inputs *slice, const char *name,
+                const char *const *names, double t)
+{
+    struct candidate c = {.builder = builder, .slice = slice, .name = name, .t = t, .base = -1};
+    int status = gather(&c, names);
+
+    if (status)
+        return status;
+    warn_of_absent(&c);
+    return plan_candidate(&c);
+}
+
+int tensor_plan_kept(struct builder *builder, const char *name, const char *note)
+{
+    struct input_model *models[] = {builder->donor};
+    const struct slice_source *sources[] = {NULL};
+    const struct slice_inputs slice = {.n = 1, .models = models, .sources = sources, .base = 0};
+    struct candidate c = {
+        .builder = builder, .slice = &slice, .name = name, .base = -1, .pass = true, .note = note};
+    const char *names[] = {name};
+    int status = gather(&c, names);
+
+    return status ? status : plan_candidate(&c);
+}

@@ -1,0 +1,48 @@
+/* Pieces of served files in memory: byte-bounded LRU, single-flight, filled without holding a lock.
+ *
+ * Memory is one slab of PIECE-sized slots, mapped once. An entry is filling (one filler, any number of
+ * waiters in a list), or present (may be pinned, evicted when it is not). A failed fill leaves nothing.
+ * Nobody sleeps here: who finds no free slot is kept in a list and gets his turn when a pin is dropped.
+ * Thread-safe.
+ */
+#ifndef CACHE_H
+#define CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+
+#define PIECE ((size_t)1 << 20)
+
+struct cache;
+
+struct cache_stats {
+    uint64_t slots, used, pinned;
+    uint64_t hits, misses, joined, evicted, failed; /* joined: found it filling; since the start */
+};
+
+/* Someone who wants a piece. Owned by the caller, used by the cache until `ready` is called, exactly once. */
+struct cache_waiter {
+    /* status 0: `data` holds the piece and is pinned until cache_unpin(cache, data). Else -errno, data NULL
+     * and err says why. Called without locks, by whoever filled the piece, or within cache_get. */
+    void (*ready)(struct cache_waiter *waiter, int status, const char *data, const struct err *err);
+    uint64_t key;
+    struct cache_waiter *next;
+};
+
+/* Asked to fill `slot` (PIECE bytes) for `key`; must lead to cache_filled exactly once, from any thread,
+ * also within the call. Called without locks. */
+typedef void cache_fill(void *arg, uint64_t key, char *slot);
+
+int cache_new(size_t bytes, cache_fill *fill, void *arg, struct cache **out, struct err *err);
+void cache_free(struct cache *cache); /* no waiter, fill or pin may be left; NULL is fine */
+
+void cache_get(struct cache *cache, struct cache_waiter *waiter); /* waiter->key, ->ready set */
+void cache_filled(struct cache *cache, char *slot, int status, const struct err *err);
+void cache_unpin(struct cache *cache, const char *data);
+
+void cache_stats(struct cache *cache, struct cache_stats *stats);
+
+#endif

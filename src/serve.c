@@ -1,0 +1,474 @@
+#include "serve.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache.h"
+#include "pool.h"
+
+/* With fewer slots than this a small read must not cost a whole piece. */
+enum { FEW_SLOTS = 16 };
+
+struct request;
+
+/* A buffer of PIECE bytes for what is not cached; kept for the next. */
+struct buffer {
+    struct buffer *next;
+    char data[];
+};
+
+struct serve {
+    const struct layout *layout;
+    struct cache *cache;
+    struct pool *pool;
+    bool few_slots;
+    unsigned max_gathering;
+
+    pthread_mutex_t lock;                     /* guards the lists and counts below */
+    struct request *gathering, **gather_tail; /* requests over several pieces that await their turn */
+    unsigned n_gathering;
+    struct buffer *buffers;
+
+    atomic_uint_fast64_t requests, failed, bytes_served, bytes_computed, bytes_read;
+};
+
+/* One piece of a request over several. */
+struct part {
+    struct cache_waiter waiter; /* first member */
+    struct request *request;
+};
+
+struct request {
+    struct cache_waiter waiter; /* first member: of a request within one piece */
+    struct task task;           /* of one that is computed by itself */
+    struct serve *serve;
+    size_t index;
+    uint64_t off;
+    size_t len;
+    meld_done *done;
+    void *arg;
+    struct request *next; /* in gathering */
+
+    /* over several pieces */
+    char *gathered;
+    struct part *parts;
+    atomic_size_t pending; /* parts to come, and one for whoever asks for them */
+    atomic_int status;     /* the first failure; who sets it fills err */
+    struct err err;
+};
+
+/* Fill a slot of the cache. */
+struct fill {
+    struct task task; /* first member */
+    struct serve *serve;
+    uint64_t key;
+    char *slot;
+};
+
+static uint64_t key_of(size_t index, uint64_t piece)
+{
+    return (uint64_t)index << 32 | piece;
+}
+
+/* ---- bytes of a file */
+
+/* The smallest run of elements that is whole bytes: one, but for types below a byte. */
+static void unit_of(enum dtype dtype, size_t *n, size_t *bytes)
+{
+    unsigned bits = dtype_bits(dtype);
+
+    *n = bits >= 8 ? 1 : bits == 4 ? 2 : 4;
+    *bytes = *n * bits / 8;
+}
+
+/* Part of one unit, computed aside and cut: bytes [skip, skip + len) of unit `unit`. */
+static int compute_cut(const struct recipe *recipe, uint64_t unit, size_t skip, size_t len, char *out,
+                       struct scratch *scratch, struct err *err)
+{
+    char whole[16];
+    size_t n, bytes;
+    int status;
+
+    unit_of(recipe->dtype, &n, &bytes);
+    status = recipe_compute(recipe, unit * n, n, whole, scratch, err);
+    memcpy(out, whole + skip, status ? 0 : len);
+    return status;
+}
+
+/* Bytes [off, off + len) of a tensor, at any byte. */
+static int compute_bytes(const struct recipe *recipe, uint64_t off, size_t len, char *out,
+                         struct scratch *scratch, struct err *err)
+{
+    size_t n, bytes, skip, part;
+    int status = 0;
+
+    unit_of(recipe->dtype, &n, &bytes);
+    skip = off % bytes;
+    if (skip) {
+        part = bytes - skip < len ? bytes - skip : len;
+        status = compute_cut(recipe, off / bytes, skip, part, out, scratch, err);
+        off += part;
+        out += part;
+        len -= part;
+    }
+    part = len / bytes * bytes;
+    if (status == 0 && part)
+        status = recipe_compute(recipe, off / bytes * n, part / bytes * n, out, scratch, err);
+    if (status == 0 && len > part)
+        status = compute_cut(recipe, (off + part) / bytes, 0, len - part, out + part, scratch, err);
+    return status;
+}
+
+static void count_computed(struct serve *serve, const struct recipe *recipe, size_t len)
+{
+    uint64_t n = (uint64_t)len * 8 / dtype_bits(recipe->dtype), read = 0;
+
+    for (unsigned i = 0; i < recipe->n_inputs; i++)
+        read += n * dtype_bits(recipe->inputs[i]->dtype) / 8;
+    atomic_fetch_add_explicit(&serve->bytes_computed, len, memory_order_relaxed);
+    atomic_fetch_add_explicit(&serve->bytes_read, read, memory_order_relaxed);
+}
+
+static int fill_shard(struct serve *serve, const struct vfile *file, uint64_t off, size_t len, char *out,
+                      struct scratch *scratch, struct err *err)
+{
+    size_t part = 0;
+    int status = 0;
+
+    if (off < file->bytes_len) {
+        part = file->bytes_len - off < len ? (size_t)(file->bytes_len - off) : len;
+        memcpy(out, file->bytes + off, part);
+    }
+    for (size_t i = layout_find(file, off + part); part < len && status == 0; i++) {
+        uint64_t skip = off + part - file->begin[i], left = file->tensors[i]->st.len - skip;
+        size_t want = left < len - part ? (size_t)left : len - part;
+        if (want == 0) /* an empty tensor */
+            continue;
+        status = compute_bytes(&file->tensors[i]->recipe, skip, want, out + part, scratch, err);
+        count_computed(serve, &file->tensors[i]->recipe, want);
+        part += want;
+    }
+    return status;
+}
+
+/* Bytes [off, off + len), inside the file, of a file that is no BYTES. */
+static int fill_bytes(struct serve *serve, size_t index, uint64_t off, size_t len, char *out,
+                      struct scratch *scratch, struct err *err)
+{
+    const struct vfile *file = &serve->layout->files[index];
+
+    if (file->kind == VFILE_SHARD)
+        return fill_shard(serve, file, off, len, out, scratch, err);
+    return source_read(file->source, off, len, out, err);
+}
+
+/* ---- the cache's fills */
+
+static void run_fill(struct task *task, struct scratch *scratch)
+{
+    struct fill *fill = (struct fill *)task;
+    size_t index = (size_t)(fill->key >> 32);
+    uint64_t off = (fill->key & UINT32_MAX) * PIECE, left = fill->serve->layout->files[index].size - off;
+    struct err err = {{0}};
+    int status =
+        fill_bytes(fill->serve, index, off, left < PIECE ? (size_t)left : PIECE, fill->slot, scratch, &err);
+
+    cache_filled(fill->serve->cache, fill->slot, status, &err);
+    free(fill);
+}
+
+static void start_fill(void *arg, uint64_t key, char *slot)
+{
+    struct serve *serve = arg;
+    struct fill *fill = malloc(sizeof(*fill));
+    struct err err;
+
+    if (!fill) {
+        cache_filled(serve->cache, slot, err_set(&err, -ENOMEM, "out of memory for a read"), &err);
+        return;
+    }
+    *fill = (struct fill){.task.run = run_fill, .serve = serve, .key = key, .slot = slot};
+    pool_submit(serve->pool, &fill->task);
+}
+
+/* ---- requests */
+
+static void answer(struct serve *serve, meld_done *done, void *arg, int status, char *data, size_t len,
+                   const struct err *err)
+{
+    struct iovec iov = {data, len};
+
+    atomic_fetch_add_explicit(status ? &serve->failed : &serve->bytes_served, status ? 1 : len,
+                              memory_order_relaxed);
+    done(arg, status, &iov, status == 0 && len > 0, err);
+}
+
+static void finish(struct request *request, int status, char *data, const struct err *err)
+{
+    answer(request->serve, request->done, request->arg, status, data, request->len, err);
+    free(request->gathered);
+    free(request->parts);
+    free(request);
+}
+
+static struct buffer *take_buffer(struct serve *serve)
+{
+    struct buffer *buffer;
+
+    pthread_mutex_lock(&serve->lock);
+    buffer = serve->buffers;
+    if (buffer)
+        serve->buffers = buffer->next;
+    pthread_mutex_unlock(&serve->lock);
+    return buffer ? buffer : malloc(sizeof(*buffer) + PIECE);
+}
+
+static void give_buffer(struct serve *serve, struct buffer *buffer)
+{
+    pthread_mutex_lock(&serve->lock);
+    buffer->next = serve->buffers;
+    serve->buffers = buffer;
+    pthread_mutex_unlock(&serve->lock);
+}
+
+/* What is not cached: side files, copied tensors, small reads with a small cache. As many buffers as workers.
+ */
+static void run_direct(struct task *task, struct scratch *scratch)
+{
+    struct request *request = (struct request *)((char *)task - offsetof(struct request, task));
+    struct serve *serve = request->serve;
+    struct buffer *buffer = take_buffer(serve);
+    struct err err = {{0}};
+    int status;
+
+    if (!buffer) {
+        finish(request, err_set(&err, -ENOMEM, "out of memory for a read"), NULL, &err);
+        return;
+    }
+    status = fill_bytes(serve, request->index, request->off, request->len, buffer->data, scratch, &err);
+    finish(request, status, buffer->data, &err);
+    give_buffer(serve, buffer);
+}
+
+/* The one piece of a request is there. */
+static void piece_ready(struct cache_waiter *waiter, int status, const char *data, const struct err *err)
+{
+    struct request *request = (struct request *)waiter;
+    struct serve *serve = request->serve;
+
+    if (status) {
+        finish(request, status, NULL, err);
+        return;
+    }
+    finish(request, 0, (char *)(uintptr_t)data + request->off % PIECE, NULL);
+    cache_unpin(serve->cache, data);
+}
+
+static void gather(struct request *request);
+
+/* All parts of a request are there: answer it and give the next its turn. */
+static void part_over(struct request *request)
+{
+    struct serve *serve = request->serve;
+    struct request *next;
+
+    if (atomic_fetch_sub(&request->pending, 1) != 1)
+        return;
+    finish(request, atomic_load(&request->status), request->gathered, &request->err);
+    pthread_mutex_lock(&serve->lock);
+    next = serve->gathering;
+    if (next) {
+        serve->gathering = next->next;
+        if (!serve->gathering)
+            serve->gather_tail = &serve->gathering;
+    } else {
+        serve->n_gathering--;
+    }
+    pthread_mutex_unlock(&serve->lock);
+    if (next)
+        gather(next);
+}
+
+static void fail_once(struct request *request, int status, const struct err *err)
+{
+    int none = 0;
+
+    if (!atomic_compare_exchange_strong(&request->status, &none, status))
+        return;
+    if (err)
+        request->err = *err;
+}
+
+static void part_ready(struct cache_waiter *waiter, int status, const char *data, const struct err *err)
+{
+    struct request *request = ((struct part *)waiter)->request;
+
+    if (status) {
+        fail_once(request, status, err);
+    } else {
+        uint64_t piece = (waiter->key & UINT32_MAX) * PIECE, end = request->off + request->len;
+        uint64_t from = piece > request->off ? piece : request->off,
+                 to = piece + PIECE < end ? piece + PIECE : end;
+        memcpy(request->gathered + (from - request->off), data + (from - piece), (size_t)(to - from));
+        cache_unpin(request->serve->cache, data);
+    }
+    part_over(request);
+}
+
+/* Copy a request together from several pieces. No pin is held while another piece is waited for, so few slots
+ * suffice; few requests do so at a time, so memory stays bounded. */
+static void gather(struct request *request)
+{
+    uint64_t first = request->off / PIECE, last = (request->off + request->len - 1) / PIECE;
+    size_t n = (size_t)(last - first + 1);
+
+    request->gathered = malloc(request->len);
+    request->parts = calloc(n, sizeof(*request->parts));
+    atomic_init(&request->pending, n + 1);
+    if (!request->gathered || !request->parts) {
+        struct err err;
+        fail_once(request, err_set(&err, -ENOMEM, "out of memory for a read of %zu bytes", request->len),
+                  &err);
+        atomic_init(&request->pending, 1);
+        n = 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct part *part = &request->parts[i];
+        *part = (struct part){.waiter = {.ready = part_ready, .key = key_of(request->index, first + i)}};
+        part->request = request;
+        cache_get(request->serve->cache, &part->waiter);
+    }
+    part_over(request);
+}
+
+static void queue_gather(struct request *request)
+{
+    struct serve *serve = request->serve;
+    bool now;
+
+    pthread_mutex_lock(&serve->lock);
+    now = serve->n_gathering < serve->max_gathering;
+    if (now) {
+        serve->n_gathering++;
+    } else {
+        *serve->gather_tail = request;
+        serve->gather_tail = &request->next;
+    }
+    pthread_mutex_unlock(&serve->lock);
+    if (now)
+        gather(request);
+}
+
+/* Are these bytes only header and tensors that are copied? */
+static bool is_copy(const struct vfile *file, uint64_t off, size_t len)
+{
+    for (size_t i = layout_find(file, off); i < file->n_tensors && file->begin[i] < off + len; i++) {
+        if (file->tensors[i]->recipe.kind != RECIPE_COPY)
+            return false;
+    }
+    return true;
+}
+
+static bool is_direct(const struct serve *serve, const struct vfile *file, uint64_t off, size_t len)
+{
+    if (len > PIECE)
+        return false;
+    return file->kind == VFILE_SOURCE || (serve->few_slots && len <= PIECE / 4) || is_copy(file, off, len);
+}
+
+void serve_submit(struct serve *serve, size_t index, uint64_t off, size_t len, meld_done *done, void *arg)
+{
+    const struct vfile *file = &serve->layout->files[index];
+    struct request *request;
+    struct err err;
+
+    atomic_fetch_add_explicit(&serve->requests, 1, memory_order_relaxed);
+    off = off < file->size ? off : file->size;
+    len = len < file->size - off ? len : (size_t)(file->size - off);
+    if (len == 0 || file->kind == VFILE_BYTES) {
+        char *bytes = file->kind == VFILE_BYTES ? (char *)(uintptr_t)file->bytes + off : NULL;
+        answer(serve, done, arg, 0, bytes, len, NULL);
+        return;
+    }
+    request = calloc(1, sizeof(*request));
+    if (!request) {
+        answer(serve, done, arg, err_set(&err, -ENOMEM, "out of memory for a read"), NULL, 0, &err);
+        return;
+    }
+    request->serve = serve;
+    request->index = index;
+    request->off = off;
+    request->len = len;
+    request->done = done;
+    request->arg = arg;
+    if (is_direct(serve, file, off, len)) {
+        request->task.run = run_direct;
+        pool_submit(serve->pool, &request->task);
+    } else if (off / PIECE == (off + len - 1) / PIECE) {
+        request->waiter = (struct cache_waiter){.ready = piece_ready, .key = key_of(index, off / PIECE)};
+        cache_get(serve->cache, &request->waiter);
+    } else {
+        queue_gather(request);
+    }
+}
+
+int serve_new(const struct layout *layout, size_t cache_bytes, unsigned n_threads, struct serve **out,
+              struct err *err)
+{
+    struct serve *serve = calloc(1, sizeof(*serve));
+    int status;
+
+    *out = NULL;
+    if (!serve)
+        return err_set(err, -ENOMEM, "out of memory");
+    serve->layout = layout;
+    serve->max_gathering = 2 * n_threads;
+    serve->gather_tail = &serve->gathering;
+    pthread_mutex_init(&serve->lock, NULL);
+    status = cache_new(cache_bytes, start_fill, serve, &serve->cache, err);
+    if (status == 0)
+        status = pool_new(n_threads, kernels_best(), &serve->pool, err);
+    if (status) {
+        serve_free(serve);
+        return status;
+    }
+    serve->few_slots = cache_bytes / PIECE < FEW_SLOTS;
+    *out = serve;
+    return 0;
+}
+
+void serve_free(struct serve *serve)
+{
+    if (!serve)
+        return;
+    pool_free(serve->pool); /* runs what is queued, and with it every request to its end */
+    cache_free(serve->cache);
+    while (serve->buffers) {
+        struct buffer *next = serve->buffers->next;
+        free(serve->buffers);
+        serve->buffers = next;
+    }
+    pthread_mutex_destroy(&serve->lock);
+    free(serve);
+}
+
+void serve_counters(struct serve *serve, struct meld_counters *counters)
+{
+    struct cache_stats cache;
+
+    cache_stats(serve->cache, &cache);
+    counters->cache_bytes = cache.slots * PIECE;
+    counters->cache_used = cache.used * PIECE;
+    counters->hits = cache.hits;
+    counters->misses = cache.misses;
+    counters->joined = cache.joined;
+    counters->evicted = cache.evicted;
+    counters->requests = atomic_load_explicit(&serve->requests, memory_order_relaxed);
+    counters->bytes_served = atomic_load_explicit(&serve->bytes_served, memory_order_relaxed);
+    counters->bytes_computed = atomic_load_explicit(&serve->bytes_computed, memory_order_relaxed);
+    counters->bytes_read = atomic_load_explicit(&serve->bytes_read, memory_order_relaxed);
+    counters->failed = atomic_load_explicit(&serve->failed, memory_order_relaxed);
+}

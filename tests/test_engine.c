@@ -1,0 +1,385 @@
+#include "meld.h"
+
+#include "fixture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* Three models of some MiB, so that reads cross pieces, tensors and copied tensors. */
+
+enum { ROWS = 300000 };
+
+static const char MERGE[] =
+    "merge_method: task_arithmetic\nbase_model: base\ndtype: bfloat16\nmodels:\n"
+    "- model: a\n  parameters: {weight: 0.5}\n- model: b\n  parameters: {weight: 2}\n";
+
+static void put_big(const char *dir, unsigned seed, bool extra)
+{
+    struct put_tensor tensors[] = {
+        {"model.counts", DTYPE_U8, 1, {1001}, 3},
+        {"model.embed_tokens.weight", DTYPE_BF16, 2, {ROWS, 5}, seed},
+        {"model.last.weight", DTYPE_BF16, 1, {33}, seed + 1},
+        {"model.only.weight", DTYPE_BF16, 2, {ROWS, 3}, seed + 2},
+    };
+    char path[64];
+
+    snprintf(path, sizeof(path), "%s/model.safetensors", dir);
+    put_shard(path, tensors, extra ? 4 : 3);
+    snprintf(path, sizeof(path), "%s/config.json", dir);
+    put_text(path, "{\"model_type\": \"llama\"}");
+}
+
+static int setup(void **state)
+{
+    if (scratch_setup(state))
+        return -1;
+    put_big("base", 1, true); /* model.only.weight: only the base has it, so it is copied */
+    put_big("a", 2, false);
+    put_big("b", 3, false);
+    put_text("base/tokenizer.json", "{\"a\": 1}");
+    put_text("m.yml", MERGE);
+    return 0;
+}
+
+static struct meld *open_with(size_t cache_bytes, unsigned n_threads)
+{
+    struct report report = {0};
+    struct meld_options options = {
+        .config = scratch_path("m.yml"), .cache_bytes = cache_bytes, .n_threads = n_threads};
+    struct meld *meld;
+    struct err err = {{0}};
+
+    if (meld_open(&options, &meld, &report))
+        fail_msg("%s", report.n ? report.problems[0].text : "nothing reported");
+    report_fini(&report);
+    if (meld_start(meld, &err))
+        fail_msg("%s", err.text);
+    return meld;
+}
+
+static char *read_all(struct meld *meld, size_t index)
+{
+    uint64_t size = meld_file(meld, index)->size;
+    char *all = malloc(size);
+    struct err err = {{0}};
+    ssize_t n = meld_read(meld, index, 0, all, size, &err);
+
+    if (n != (ssize_t)size)
+        fail_msg("%zd of %llu: %s", n, (unsigned long long)size, err.text);
+    return all;
+}
+
+static float bf16_at(const char *bytes)
+{
+    uint16_t half;
+    uint32_t bits;
+    float value;
+
+    memcpy(&half, bytes, 2);
+    bits = (uint32_t)half << 16;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static float element(unsigned seed, uint64_t i)
+{
+    char bytes[2];
+
+    put_element((unsigned char *)bytes, DTYPE_BF16, seed, i);
+    return bf16_at(bytes);
+}
+
+/* The fixture's numbers have few bits: sums and products with 0.5 and 2 are exact before the last rounding.
+ */
+static float merged(unsigned seed_offset, uint64_t i)
+{
+    float base = element(1 + seed_offset, i), a = element(2 + seed_offset, i),
+          b = element(3 + seed_offset, i);
+
+    return base + 0.5f * (a - base) + 2 * (b - base);
+}
+
+static void test_the_values(void **state)
+{
+    struct meld *meld = open_with(0, 2);
+    size_t index = (size_t)meld_find(meld, "model.safetensors");
+    char *all = read_all(meld, index);
+    uint64_t header;
+    size_t wrong = 0;
+
+    (void)state;
+    memcpy(&header, all, 8);
+    header += 8;
+    for (uint64_t i = 0; i < (uint64_t)ROWS * 5; i++)
+        wrong += fabsf(bf16_at(all + header + 2 * i) - merged(0, i)) > fabsf(merged(0, i)) / 128;
+    assert_int_equal(wrong, 0);
+    free(all);
+    meld_close(meld);
+}
+
+/* Random reads equal the sequential one, whatever the cache and the threads. */
+static void random_reads(size_t cache_bytes, unsigned n_threads)
+{
+    struct meld *meld = open_with(cache_bytes, n_threads);
+    size_t index = (size_t)meld_find(meld, "model.safetensors");
+    uint64_t size = meld_file(meld, index)->size;
+    char *all = read_all(meld, index), *part = malloc(3 << 20);
+    unsigned seed = 5;
+    struct err err;
+
+    for (int i = 0; i < 300; i++) {
+        uint64_t off = (uint64_t)rand_r(&seed) % (size + 10);
+        size_t len = (size_t)rand_r(&seed) % (i % 3 ? 5000 : 3 << 20);
+        ssize_t want = off >= size ? 0 : (ssize_t)(len < size - off ? len : size - off);
+        assert_int_equal(meld_read(meld, index, off, part, len, &err), want);
+        assert_memory_equal(part, all + (off < size ? off : 0), (size_t)want);
+    }
+    free(part);
+    free(all);
+    meld_close(meld);
+}
+
+static void test_random_reads(void **state)
+{
+    (void)state;
+    random_reads(MELD_CACHE_MIN, 1);
+    random_reads(MELD_CACHE_MIN, 3);
+    random_reads((size_t)64 << 20, 2);
+}
+
+struct flood {
+    atomic_int left, failed;
+    atomic_ullong sum;
+    pthread_mutex_t lock;
+    pthread_cond_t over;
+};
+
+static void flood_done(void *arg, int status, const struct iovec *iov, int n_iov, const struct err *err)
+{
+    struct flood *flood = arg;
+
+    (void)err;
+    for (int i = 0; i < n_iov; i++)
+        atomic_fetch_add(&flood->sum,
+                         (unsigned long long)((unsigned char *)iov[i].iov_base)[iov[i].iov_len - 1]);
+    if (status)
+        atomic_fetch_add(&flood->failed, 1);
+    pthread_mutex_lock(&flood->lock);
+    if (atomic_fetch_sub(&flood->left, 1) == 1)
+        pthread_cond_signal(&flood->over);
+    pthread_mutex_unlock(&flood->lock);
+}
+
+/* More requests at once than the cache has slots, each over two pieces: all are answered. */
+static void test_a_flood_with_few_slots(void **state)
+{
+    struct meld *meld = open_with(MELD_CACHE_MIN, 2);
+    size_t index = (size_t)meld_find(meld, "model.safetensors");
+    struct flood flood = {.left = 500};
+    struct meld_counters counters;
+
+    (void)state;
+    pthread_mutex_init(&flood.lock, NULL);
+    pthread_cond_init(&flood.over, NULL);
+    for (int i = 0; i < 500; i++)
+        meld_submit(meld, index, (uint64_t)(i % 3) * (1 << 20) + 700000, 900000, flood_done, &flood);
+    pthread_mutex_lock(&flood.lock);
+    while (atomic_load(&flood.left))
+        pthread_cond_wait(&flood.over, &flood.lock);
+    pthread_mutex_unlock(&flood.lock);
+    assert_int_equal(flood.failed, 0);
+    meld_counters(meld, &counters);
+    assert_int_equal(counters.requests, 500);
+    assert_int_equal(counters.bytes_served, 500 * 900000);
+    assert_true(counters.cache_used <= counters.cache_bytes);
+    assert_int_equal(counters.cache_bytes, MELD_CACHE_MIN);
+    meld_close(meld);
+    pthread_cond_destroy(&flood.over);
+    pthread_mutex_destroy(&flood.lock);
+}
+
+static void test_closing_answers_what_was_asked(void **state)
+{
+    struct meld *meld = open_with(MELD_CACHE_MIN, 1);
+    struct flood flood = {.left = 50};
+
+    (void)state;
+    pthread_mutex_init(&flood.lock, NULL);
+    pthread_cond_init(&flood.over, NULL);
+    for (int i = 0; i < 50; i++)
+        meld_submit(meld, (size_t)meld_find(meld, "model.safetensors"), (uint64_t)i << 16, 1 << 20,
+                    flood_done, &flood);
+    meld_close(meld);
+    assert_int_equal(flood.left, 0);
+    assert_int_equal(flood.failed, 0);
+    pthread_cond_destroy(&flood.over);
+    pthread_mutex_destroy(&flood.lock);
+}
+
+static void test_small_files_and_names(void **state)
+{
+    struct meld *meld = open_with(0, 1);
+    char text[64] = "";
+    struct err err;
+
+    (void)state;
+    assert_int_equal(meld_find(meld, "nothing"), -ENOENT);
+    assert_int_equal(meld_read(meld, (size_t)meld_find(meld, "tokenizer.json"), 1, text, 63, &err), 7);
+    assert_string_equal(text, "\"a\": 1}");
+    assert_int_equal(meld_read(meld, (size_t)meld_find(meld, "mergekit_config.yml"), 0, text, 12, &err), 12);
+    assert_memory_equal(text, "merge_method", 12);
+    assert_int_equal(meld_read(meld, (size_t)meld_find(meld, "config.json"), 1 << 20, text, 12, &err), 0);
+    assert_false(meld_file(meld, (size_t)meld_find(meld, "config.json"))->computed);
+    assert_true(meld_mtime(meld).tv_sec > 1000000);
+    meld_close(meld);
+}
+
+static void test_the_fingerprint_follows_recipe_and_sources(void **state)
+{
+    struct meld *meld = open_with(0, 1);
+    uint64_t first = meld_fingerprint(meld), again, other;
+
+    (void)state;
+    meld_close(meld);
+    meld = open_with(0, 2);
+    again = meld_fingerprint(meld);
+    meld_close(meld);
+    assert_int_equal(first, again);
+    put_text("m.yml", "# another\n");
+    put_bytes("m.yml", MERGE, sizeof(MERGE) - 2);
+    meld = open_with(0, 1);
+    other = meld_fingerprint(meld);
+    meld_close(meld);
+    put_text("m.yml", MERGE);
+    assert_int_not_equal(first, other);
+}
+
+static void test_explain(void **state)
+{
+    struct meld *meld = open_with(0, 1);
+    struct err err = {{0}};
+    char *text = meld_explain(meld, "model.embed_tokens.weight", &err);
+
+    (void)state;
+    assert_non_null(text);
+    assert_says(text, "model.embed_tokens.weight: bfloat16 [300000, 5]");
+    assert_says(text, "task_arithmetic in bfloat16 normalize=false lambda=1");
+    assert_says(text, "  b: weight=2 bfloat16, ");
+    assert_says(text, "  base (base): bfloat16, ");
+    free(text);
+    text = meld_explain(meld, NULL, &err);
+    assert_says(text, "only the base model has it");
+    free(text);
+    assert_null(meld_explain(meld, "embed_tokens", &err));
+    assert_says(err.text, "no tensor `embed_tokens`; it has `model.embed_tokens.weight`");
+    meld_close(meld);
+}
+
+/* A source that is cut while in use is an error that names it; the cache and other tensors stay usable. */
+static void test_a_source_cut_while_open(void **state)
+{
+    struct meld *meld = open_with((size_t)64 << 20, 2);
+    size_t index = (size_t)meld_find(meld, "model.safetensors");
+    char byte;
+    struct err err = {{0}};
+    struct meld_counters counters;
+
+    (void)state;
+    assert_int_equal(truncate(scratch_path("a/model.safetensors"), 5000), 0);
+    assert_int_equal(meld_read(meld, index, 1 << 20, &byte, 1, &err), -EIO);
+    assert_says(err.text, "a/model.safetensors");
+    assert_int_equal(meld_read(meld, index, 1 << 20, &byte, 1, &err), -EIO);
+    assert_int_equal(meld_read(meld, index, meld_file(meld, index)->size - 1, &byte, 1, &err), -EIO);
+    assert_int_equal(meld_read(meld, (size_t)meld_find(meld, "config.json"), 0, &byte, 1, &err), 1);
+    assert_int_equal(meld_read(meld, index, 4096 + (uint64_t)ROWS * 5 * 2 + 66 + 100000, &byte, 1, &err),
+                     1); /* copied */
+    meld_counters(meld, &counters);
+    assert_int_equal(counters.failed, 3);
+    meld_close(meld);
+    put_big("a", 2, false);
+}
+
+static void test_integers_that_differ(void **state)
+{
+    struct put_tensor odd[] = {
+        {"model.counts", DTYPE_U8, 1, {1001}, 4},
+        {"model.embed_tokens.weight", DTYPE_BF16, 2, {ROWS, 5}, 2},
+        {"model.last.weight", DTYPE_BF16, 1, {33}, 3},
+    };
+    struct meld *meld;
+    char byte;
+    struct err err = {{0}};
+    size_t index;
+
+    (void)state;
+    put_shard("a/model.safetensors", odd, 3);
+    meld = open_with(0, 1);
+    index = (size_t)meld_find(meld, "model.safetensors");
+    assert_int_equal(meld_read(meld, index, meld_file(meld, index)->size - 1, &byte, 1, &err), -EIO);
+    assert_says(err.text, "model.counts");
+    meld_close(meld);
+    put_big("a", 2, false);
+}
+
+static void test_what_cannot_be_opened(void **state)
+{
+    struct meld_options options = {.config = "/nonexistent/m.yml"};
+    struct report report = {0};
+    struct meld *meld;
+
+    (void)state;
+    assert_int_equal(meld_open(&options, &meld, &report), -ENOENT);
+    assert_null(meld);
+    assert_int_equal(report.n, 1);
+    assert_says(report.problems[0].text, "/nonexistent/m.yml");
+    report_fini(&report);
+    put_text("warn.yml",
+             "frobnicate: 1\nmerge_method: linear\nparameters: {weight: 1}\nmodels: [{model: a}]\n");
+    options = (struct meld_options){.config = scratch_path("warn.yml"), .strict = true};
+    assert_int_equal(meld_open(&options, &meld, &report), -EINVAL);
+    assert_int_equal(report.n, 1);
+    report_fini(&report);
+}
+
+/* Relative names: first from the working directory, then from the merge file's; from the latter alone if so
+ * told. */
+static void test_where_models_are_looked_for(void **state)
+{
+    struct meld_options options = {.config = scratch_path("sub/m.yml")};
+    struct report report = {0};
+    char old[512];
+    struct meld *meld;
+
+    (void)state;
+    put_text("sub/m.yml", MERGE);
+    assert_non_null(getcwd(old, sizeof(old)));
+    assert_int_equal(chdir(scratch_dir), 0);
+    assert_int_equal(meld_open(&options, &meld, &report), 0);
+    meld_close(meld);
+    options.yaml_dir_only = true;
+    assert_int_equal(meld_open(&options, &meld, &report), -EINVAL);
+    assert_int_equal(chdir(old), 0);
+    report_fini(&report);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_values),
+        cmocka_unit_test(test_random_reads),
+        cmocka_unit_test(test_a_flood_with_few_slots),
+        cmocka_unit_test(test_closing_answers_what_was_asked),
+        cmocka_unit_test(test_small_files_and_names),
+        cmocka_unit_test(test_the_fingerprint_follows_recipe_and_sources),
+        cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_a_source_cut_while_open),
+        cmocka_unit_test(test_integers_that_differ),
+        cmocka_unit_test(test_what_cannot_be_opened),
+        cmocka_unit_test(test_where_models_are_looked_for),
+    };
+
+    return cmocka_run_group_tests(tests, setup, scratch_teardown);
+}

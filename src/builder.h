@@ -23,6 +23,7 @@ struct slice_inputs {
 struct builder {
     const struct config *config;
     const struct model_search *search;
+    uint64_t seed;
     struct report *report;
     struct plan_set *set;
     struct arena arena; /* until plan_build returns */

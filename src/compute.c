@@ -120,18 +120,24 @@ static void *scratch_take(struct scratch *scratch, size_t n, size_t size)
     return at;
 }
 
-/* One merge or cast under way. */
+/* One merge, cast or pass under way. */
 struct job {
     const struct recipe *recipe;
+    const void *state; /* the method's statistics */
+    tile_visit *visit; /* a pass: who gets the tiles */
+    void *arg;
+    uint64_t first, end; /* elements wanted */
     const struct kernels *kernels;
     struct scratch *scratch;
     bool packed;          /* run_packed may be tried */
+    size_t row;           /* a tile holds whole rows of so many elements */
     size_t chunk, tile_n; /* elements that are read, that are computed at a time */
-    unsigned char **raw;  /* [n_inputs] a chunk each, as stored */
-    float **slots;        /* [n_inputs] a tile each; NULL for an input that is used as stored */
-    const float **in;     /* [n_inputs] */
+    unsigned n_temps;
+    unsigned char **raw; /* [n_inputs] a chunk each, as stored */
+    float **slots;       /* [n_inputs] a tile each; NULL for an input that is used as stored */
+    const float **in;    /* [n_inputs] */
     const void **packed_in, **packed_temp;
-    float *out, *temp[TILE_TEMPS], *scalars;
+    float *out, **temp, *scalars;
 };
 
 static size_t element_size(enum dtype dtype)
@@ -149,21 +155,32 @@ static size_t largest_element(const struct recipe *recipe)
     return size;
 }
 
-static void choose_sizes(struct job *job, size_t n)
+uint64_t recipe_row(const struct recipe *recipe)
 {
-    size_t n_inputs = job->recipe->n_inputs, tiles = n_inputs + 1 + TILE_TEMPS;
-    size_t raw = RAW_TOTAL / n_inputs < RAW_BYTES ? RAW_TOTAL / n_inputs : RAW_BYTES;
+    const struct method *method = recipe->merge.method;
+    uint64_t row =
+        recipe->kind == RECIPE_MERGE && method->row_length ? method->row_length(&recipe->merge) : 1;
 
-    job->tile_n = TILE;
-    while (job->tile_n > TILE_MIN && job->tile_n * tiles * sizeof(float) > TILES_TOTAL)
-        job->tile_n /= 2;
+    return row ? row : 1;
+}
+
+/* Whole rows: as many as fit into a tile, but one at least; tiles as fit into a chunk, likewise. */
+static void choose_sizes(struct job *job, uint64_t n)
+{
+    size_t n_inputs = job->recipe->n_inputs, tiles = n_inputs + 1 + job->n_temps;
+    size_t raw = RAW_TOTAL / n_inputs < RAW_BYTES ? RAW_TOTAL / n_inputs : RAW_BYTES;
+    size_t tile_n = TILE;
+
+    while (tile_n > TILE_MIN && tile_n * tiles * sizeof(float) > TILES_TOTAL)
+        tile_n /= 2;
+    job->tile_n = tile_n < job->row ? job->row : tile_n / job->row * job->row;
     job->chunk = raw / largest_element(job->recipe) / job->tile_n * job->tile_n;
     if (job->chunk < job->tile_n)
         job->chunk = job->tile_n;
     if (job->chunk > n)
-        job->chunk = n;
+        job->chunk = (size_t)n;
     if (job->tile_n > n)
-        job->tile_n = n;
+        job->tile_n = (size_t)n;
 }
 
 static bool used_as_stored(const struct recipe *recipe, unsigned input)
@@ -193,11 +210,12 @@ static int take_tables(struct job *job)
     job->packed_in = scratch_take(job->scratch, n, sizeof(*job->packed_in));
     job->packed_temp = scratch_take(job->scratch, n, sizeof(*job->packed_temp));
     job->scalars = scratch_take(job->scratch, n, 2 * sizeof(*job->scalars));
+    job->temp = scratch_take(job->scratch, job->n_temps, sizeof(*job->temp));
     job->out = scratch_take(job->scratch, job->tile_n, sizeof(*job->out));
     if (!job->raw || !job->slots || !job->in || !job->packed_in || !job->packed_temp || !job->scalars ||
-        !job->out)
+        !job->out || !job->temp)
         return -ENOMEM;
-    for (unsigned i = 0; i < TILE_TEMPS; i++) {
+    for (unsigned i = 0; i < job->n_temps; i++) {
         job->temp[i] = scratch_take(job->scratch, job->tile_n, sizeof(float));
         if (!job->temp[i])
             return -ENOMEM;
@@ -209,7 +227,8 @@ static bool may_run_packed(const struct recipe *recipe)
 {
     const struct merge *merge = &recipe->merge;
 
-    if (recipe->kind != RECIPE_MERGE || !merge->method->run_packed || recipe->dtype != merge->result)
+    if (recipe->kind != RECIPE_MERGE || !merge->method->run_packed || recipe->dtype != merge->result ||
+        recipe_row(recipe) > 1)
         return false;
     for (unsigned i = 0; i < recipe->n_inputs; i++)
         if (recipe->inputs[i]->dtype != merge->work)
@@ -217,13 +236,29 @@ static bool may_run_packed(const struct recipe *recipe)
     return true;
 }
 
-static int job_init(struct job *job, const struct recipe *recipe, size_t n, struct scratch *scratch)
+/* The first and last rows are computed whole where only a part of them is wanted. */
+static uint64_t begin_of(const struct job *job)
 {
+    return job->first / job->row * job->row;
+}
+
+static uint64_t end_of(const struct job *job)
+{
+    uint64_t end = (job->end + job->row - 1) / job->row * job->row;
+
+    return end < job->recipe->merge.n ? end : job->recipe->merge.n;
+}
+
+static int job_init(struct job *job)
+{
+    const struct recipe *recipe = job->recipe;
+    const struct method *method = recipe->kind == RECIPE_MERGE ? recipe->merge.method : NULL;
     int ret;
 
-    *job = (struct job){.recipe = recipe, .kernels = scratch->kernels, .scratch = scratch};
-    job->packed = may_run_packed(recipe);
-    choose_sizes(job, n);
+    job->kernels = job->scratch->kernels;
+    job->n_temps = method && method->n_temps > TILE_TEMPS ? method->n_temps : TILE_TEMPS;
+    job->packed = !job->visit && may_run_packed(recipe);
+    choose_sizes(job, end_of(job) - begin_of(job));
     ret = take_tables(job);
     for (unsigned i = 0; ret == 0 && i < recipe->n_inputs; i++)
         ret = take_input(job, i);
@@ -262,27 +297,44 @@ static void write_out(const struct job *job, enum dtype from, const float *x, vo
     (dtype == from ? job->kernels->pack : job->kernels->store)[dtype](x, out, n);
 }
 
+/* The part of a tile that is wanted; out: of the job's first element. */
+static void write_wanted(const struct job *job, enum dtype from, const float *x, const struct tile *tile,
+                         unsigned char *out)
+{
+    uint64_t begin = tile->first > job->first ? tile->first : job->first;
+    uint64_t end = tile->first + tile->n < job->end ? tile->first + tile->n : job->end;
+
+    write_out(job, from, x + (begin - tile->first),
+              out + (begin - job->first) * element_size(job->recipe->dtype), (size_t)(end - begin));
+}
+
 /* Elements `at` and on of the chunk, which is the tensor's `first` and on. */
 static void compute_tile(const struct job *job, uint64_t first, size_t at, size_t n, unsigned char *out)
 {
     const struct merge *merge = &job->recipe->merge;
-    struct tile tile = {first + at, n, job->in, job->out, job->temp, job->scalars};
+    struct tile tile = {first + at, n, job->in, job->out, job->state, job->temp, job->scalars};
 
     for (unsigned i = 0; i < job->recipe->n_inputs; i++)
         job->in[i] = load_input(job, i, at, n);
-    out += at * element_size(job->recipe->dtype);
-    if (job->recipe->kind == RECIPE_CAST) {
-        write_out(job, merge->work, job->in[0], out, n);
-        return;
+    if (job->visit) {
+        job->visit(job->arg, merge, job->kernels, &tile);
+    } else if (job->recipe->kind == RECIPE_CAST) {
+        write_wanted(job, merge->work, job->in[0], &tile, out);
+    } else {
+        merge->method->run(merge, job->kernels, &tile);
+        write_wanted(job, merge->result, job->out, &tile, out);
     }
-    merge->method->run(merge, job->kernels, &tile);
-    write_out(job, merge->result, job->out, out, n);
 }
 
-static bool compute_packed(const struct job *job, uint64_t first, size_t n, void *out)
+static bool compute_packed(const struct job *job, uint64_t first, size_t n, unsigned char *out)
 {
     const struct merge *merge = &job->recipe->merge;
-    struct packed_tile tile = {first, n, job->packed_in, out, job->packed_temp, job->scalars};
+    struct packed_tile tile = {first,
+                               n,
+                               job->packed_in,
+                               out + (first - job->first) * element_size(merge->result),
+                               job->packed_temp,
+                               job->scalars};
 
     if (!job->packed)
         return false;
@@ -299,21 +351,52 @@ static void compute_chunk(const struct job *job, uint64_t first, size_t n, unsig
         compute_tile(job, first, at, n - at < job->tile_n ? n - at : job->tile_n, out);
 }
 
+static int run_job(struct job *job, unsigned char *out, struct err *err)
+{
+    uint64_t end;
+
+    job->row = (size_t)recipe_row(job->recipe);
+    end = end_of(job);
+    if (job_init(job) != 0)
+        return err_set(err, -ENOMEM, "out of memory for %u inputs", job->recipe->n_inputs);
+    for (uint64_t at = begin_of(job), step; at < end; at += step) {
+        step = end - at < job->chunk ? end - at : job->chunk;
+        int ret = read_chunk(job, at, (size_t)step, err);
+        if (ret)
+            return ret;
+        compute_chunk(job, at, (size_t)step, out);
+    }
+    return 0;
+}
+
 static int compute_merge(const struct recipe *recipe, uint64_t first, size_t n, unsigned char *out,
                          struct scratch *scratch, struct err *err)
 {
-    struct job job;
+    struct job job = {.recipe = recipe, .scratch = scratch, .first = first, .end = first + n};
 
-    if (job_init(&job, recipe, n, scratch) != 0)
-        return err_set(err, -ENOMEM, "out of memory for %u inputs", recipe->n_inputs);
-    for (size_t at = 0, step; at < n; at += step) {
-        step = n - at < job.chunk ? n - at : job.chunk;
-        int ret = read_chunk(&job, first + at, step, err);
-        if (ret)
-            return ret;
-        compute_chunk(&job, first + at, step, out + at * element_size(recipe->dtype));
+    if (recipe->slot) {
+        job.state = atomic_load_explicit(&recipe->slot->state, memory_order_acquire);
+        if (!job.state)
+            return err_set(err, -EIO, "its statistics were not computed first"); /* a mistake of the caller */
     }
-    return 0;
+    return run_job(&job, out, err);
+}
+
+int recipe_visit(const struct recipe *recipe, const void *state, uint64_t first, uint64_t n,
+                 tile_visit *visit, void *arg, struct scratch *scratch, struct err *err)
+{
+    struct job job = {.recipe = recipe,
+                      .scratch = scratch,
+                      .first = first,
+                      .end = first + n,
+                      .state = state,
+                      .visit = visit,
+                      .arg = arg};
+    struct mark mark = scratch_mark(scratch);
+    int ret = n ? run_job(&job, NULL, err) : 0;
+
+    scratch_release(scratch, mark);
+    return ret ? err_prefix(err, ret, "tensor %s", recipe->merge.name) : 0;
 }
 
 static const char *feed_name(const struct feed *feed)
@@ -419,6 +502,11 @@ static int recipe_feed_read(const struct feed *feed, uint64_t first, size_t n, v
     const struct recipe_feed *self = (const struct recipe_feed *)feed;
 
     return recipe_compute(self->recipe, first, n, out, scratch, err);
+}
+
+const struct recipe *feed_recipe(const struct feed *feed)
+{
+    return feed->read == recipe_feed_read ? ((const struct recipe_feed *)feed)->recipe : NULL;
 }
 
 void recipe_feed_init(struct recipe_feed *feed, const struct recipe *recipe)

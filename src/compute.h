@@ -18,12 +18,19 @@ enum recipe_kind {
     RECIPE_MERGE,
 };
 
+/* Where a recipe's statistics are kept. Filled by stats.c; whoever computes must know it to be filled. */
+struct stat_slot {
+    _Atomic(const void *) state; /* complete, or NULL */
+    struct stats_run *run;       /* under way; guarded by the lock of stats.c */
+};
+
 struct recipe {
     enum recipe_kind kind;
     enum dtype dtype;   /* as served */
     struct merge merge; /* RECIPE_MERGE; RECIPE_CAST uses work and n; the others n and name only */
     unsigned n_inputs;
     const struct feed *const *inputs; /* [n_inputs], in the order of merge */
+    struct stat_slot *slot;           /* RECIPE_MERGE of a method that needs statistics here; else NULL */
 };
 
 struct scratch;
@@ -37,6 +44,20 @@ void scratch_free(struct scratch *scratch);
  * number of bytes. The bytes do not depend on how a range is cut; of a failed range, out may hold any. */
 int recipe_compute(const struct recipe *recipe, uint64_t first, size_t n, void *out, struct scratch *scratch,
                    struct err *err);
+
+/* Call `visit` with tiles of the inputs, cast to the working type, over elements [first, first + n) of a
+ * RECIPE_MERGE, in order; whole rows where the method has them: first and n are multiples then. state: what
+ * tile->stats shall be. */
+typedef void tile_visit(void *arg, const struct merge *merge, const struct kernels *kernels,
+                        const struct tile *tile);
+int recipe_visit(const struct recipe *recipe, const void *state, uint64_t first, uint64_t n,
+                 tile_visit *visit, void *arg, struct scratch *scratch, struct err *err);
+
+/* Elements of a row of the recipe's method: 1 if it has none. */
+uint64_t recipe_row(const struct recipe *recipe);
+
+/* The recipe behind a feed that a stage computes, or NULL. */
+const struct recipe *feed_recipe(const struct feed *feed);
 
 /* A stage's tensor as an input of another merge. */
 struct recipe_feed {

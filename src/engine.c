@@ -59,6 +59,7 @@ static int identify(struct meld *meld)
     XXH64_reset(hash, 0);
     XXH64_update(hash, MELD_VERSION, strlen(MELD_VERSION));
     XXH64_update(hash, meld->config->text, meld->config->text_len);
+    XXH64_update(hash, &meld->options.seed, sizeof(meld->options.seed));
     XXH64_update(hash, &meld->options.shard_bytes, sizeof(meld->options.shard_bytes));
     for (size_t m = 0; m < meld->plan->n_models; m++) {
         const struct model *model = meld->plan->models[m];
@@ -131,7 +132,7 @@ static int plan_models(struct meld *meld, const struct meld_options *options, st
 {
     char *cwd = options->yaml_dir_only ? NULL : getcwd(NULL, 0), *yaml_dir = folder_of(options->config);
     struct model_search search = {.cwd = cwd, .yaml_dir = yaml_dir};
-    int status = plan_build(meld->config, &search, &meld->plans, report);
+    int status = plan_build(meld->config, &search, options->seed, &meld->plans, report);
 
     free(cwd);
     free(yaml_dir);
@@ -182,6 +183,11 @@ int meld_start(struct meld *meld, struct err *err)
 
     return serve_new(meld->layout, bytes < MELD_CACHE_MIN ? MELD_CACHE_MIN : bytes, n_threads, &meld->serve,
                      err);
+}
+
+void meld_stop(struct meld *meld)
+{
+    serve_stop(meld->serve);
 }
 
 void meld_close(struct meld *meld)

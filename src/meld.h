@@ -36,6 +36,7 @@ struct meld_options {
     bool strict;          /* warnings are errors */
     size_t cache_bytes;   /* 0: MELD_CACHE_DEFAULT; rounded up to MELD_CACHE_MIN */
     unsigned n_threads;   /* 0: as many as CPUs may be used */
+    uint64_t seed;        /* of random methods */
     uint64_t shard_bytes; /* 0: 5e9 */
 };
 
@@ -44,6 +45,9 @@ struct meld_options {
 int meld_open(const struct meld_options *options, struct meld **out, struct report *report);
 /* Start the workers and map the cache. Call once, after forking. */
 int meld_start(struct meld *meld, struct err *err);
+/* After meld_start: what was submitted, and what will be, ends soon, with -ECANCELED where it was not done.
+ */
+void meld_stop(struct meld *meld);
 /* Waits for what was submitted. NULL is fine. */
 void meld_close(struct meld *meld);
 
@@ -83,8 +87,10 @@ struct meld_counters {
     uint64_t cache_bytes, cache_used, hits, misses, joined,
         evicted;                                                 /* pieces, but for *_bytes and cache_used */
     uint64_t requests, bytes_served, bytes_computed, bytes_read; /* since the start */
-    uint64_t failed;                                             /* requests answered by an error */
-    uint64_t n_tensors, n_models, bytes_total;                   /* bytes_total: of all files */
+    uint64_t stats_done, stats_running;                          /* tensors */
+    uint64_t stats_bytes_read;
+    uint64_t failed;                           /* requests answered by an error */
+    uint64_t n_tensors, n_models, bytes_total; /* bytes_total: of all files */
 };
 void meld_counters(struct meld *meld, struct meld_counters *counters);
 

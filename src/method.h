@@ -52,6 +52,7 @@ struct merge {
     unsigned ndim;
     const uint64_t *shape;
     const char *name; /* of the output tensor */
+    uint64_t seed;    /* of random methods: the user's, and the tensor's name mixed in */
 };
 
 /* Elements [first, first + n) of every input, in float32, and room for the result. */
@@ -60,8 +61,9 @@ struct tile {
     size_t n;               /* at most TILE */
     const float *const *in; /* [n_inputs][n] */
     float *out;             /* [n], aliases no input; values of the result type */
+    const void *stats;      /* the method's state (struct method_stats), complete; NULL if it has none */
     /* For the method's own use: */
-    float *const *temp; /* [TILE_TEMPS][n] */
+    float *const *temp; /* [TILE_TEMPS, or method->n_temps if that is more][n] */
     float *scalars;     /* [2 n_inputs] */
 };
 
@@ -77,6 +79,36 @@ struct packed_tile {
 
 enum { TILE = 1024, TILE_TEMPS = 3 };
 
+/* Accumulators of a pass's blocks, in order. Block i is elements [first + i size, ...) of the tensor. */
+struct blocks {
+    uint64_t first, size, end; /* elements; all blocks but the last have `size` */
+    size_t n;
+    const char *accs; /* [n], acc_size apart */
+    size_t acc_size;
+};
+
+/* One pass over a tensor. Blocks are worked on by any thread in any order, a block's tiles in order by one.
+ * How the tensor is cut depends on its size and acc_size alone, so sums come out the same on every machine.
+ */
+struct pass {
+    /* Bytes of a block's accumulator, zeroed at the start. Where it is large, blocks are few. */
+    size_t (*acc_size)(const struct merge *merge);
+    /* tile->stats: the state as the passes before left it. tile->out may be used as one more temp. */
+    void (*add)(const struct merge *merge, const struct kernels *kernels, const struct tile *tile, void *acc);
+    /* Fold the accumulators, in order of blocks, into the state. */
+    void (*finish)(const struct merge *merge, void *state, const struct blocks *blocks);
+    /* The elements to pass over; NULL: all. */
+    void (*range)(const struct merge *merge, const void *state, uint64_t *first, uint64_t *n);
+};
+
+/* What a method must know of the whole tensor before its first element: a small state, made by passes. */
+struct method_stats {
+    size_t (*state_size)(
+        const struct merge *merge); /* bytes, zeroed at the start; 0: nothing is needed here */
+    /* The pass to do after `n_done` of them; NULL: the state is complete. */
+    const struct pass *(*next)(const struct merge *merge, const void *state, unsigned n_done);
+};
+
 struct method {
     const char *name, *title;
     const char *paper; /* URL, or NULL */
@@ -89,6 +121,11 @@ struct method {
     unsigned n_params;
     /* Values that are numbers but make no sense together; NULL: none. 0 or -EINVAL with the reason. */
     int (*check)(const struct merge *merge, struct err *err);
+    const struct method_stats *stats; /* NULL: element-wise */
+    /* Elements that belong together: a tile then holds whole rows of this length, however many fit into TILE
+     * elements, at least one. NULL or 1: any run of elements. Divides merge->n. */
+    uint64_t (*row_length)(const struct merge *merge);
+    unsigned n_temps; /* tile->temp arrays wanted; at least TILE_TEMPS are there */
     /* The values of merge make this tensor exactly its (single) input: served by copying. NULL: never. */
     bool (*is_copy)(const struct merge *merge);
     void (*run)(const struct merge *merge, const struct kernels *kernels, const struct tile *tile);

@@ -441,10 +441,10 @@ static int offer_stage(struct builder *b)
     return add_input(b, (struct input_model){.name = b->doc->name, .stage = b->plan}) ? 0 : -ENOMEM;
 }
 
-int plan_build(const struct config *config, const struct model_search *search, struct plan_set **out,
-               struct report *report)
+int plan_build(const struct config *config, const struct model_search *search, uint64_t seed,
+               struct plan_set **out, struct report *report)
 {
-    struct builder b = {.config = config, .search = search, .report = report};
+    struct builder b = {.config = config, .search = search, .seed = seed, .report = report};
     size_t errors_before = report->n_errors;
     int status = 0;
 

@@ -47,9 +47,10 @@ struct plan_set {
     struct plan **plans; /* the last is the result */
 };
 
-/* Problems go to report, all of them. 0, or -EINVAL if there were errors, or -ENOMEM. */
-int plan_build(const struct config *config, const struct model_search *search, struct plan_set **out,
-               struct report *report);
+/* seed: of random methods. Problems go to report, all of them. 0, or -EINVAL if there were errors, or
+ * -ENOMEM. */
+int plan_build(const struct config *config, const struct model_search *search, uint64_t seed,
+               struct plan_set **out, struct report *report);
 void plan_free(struct plan_set *set);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "cache.h"
 #include "pool.h"
+#include "stats.h"
 
 /* With fewer slots than this a small read must not cost a whole piece. */
 enum { FEW_SLOTS = 16 };
@@ -24,6 +25,8 @@ struct serve {
     const struct layout *layout;
     struct cache *cache;
     struct pool *pool;
+    struct stats *stats;
+    atomic_bool stopping;
     bool few_slots;
     unsigned max_gathering;
 
@@ -35,6 +38,19 @@ struct serve {
     atomic_uint_fast64_t requests, failed, bytes_served, bytes_computed, bytes_read;
 };
 
+/* Bytes of a file that are to be computed once the statistics of their tensors are there. */
+struct range {
+    struct stats_waiter waiter; /* first member */
+    struct task task;           /* submitted then */
+    struct serve *serve;
+    size_t index; /* of the file */
+    uint64_t off;
+    size_t len;
+    size_t tensor; /* the first one not known to be ready */
+    int status;    /* why it cannot be computed; err says more */
+    struct err err;
+};
+
 /* One piece of a request over several. */
 struct part {
     struct cache_waiter waiter; /* first member */
@@ -43,11 +59,7 @@ struct part {
 
 struct request {
     struct cache_waiter waiter; /* first member: of a request within one piece */
-    struct task task;           /* of one that is computed by itself */
-    struct serve *serve;
-    size_t index;
-    uint64_t off;
-    size_t len;
+    struct range range;
     meld_done *done;
     void *arg;
     struct request *next; /* in gathering */
@@ -56,15 +68,12 @@ struct request {
     char *gathered;
     struct part *parts;
     atomic_size_t pending; /* parts to come, and one for whoever asks for them */
-    atomic_int status;     /* the first failure; who sets it fills err */
-    struct err err;
+    atomic_int status;     /* the first failure; who sets it fills range.err */
 };
 
 /* Fill a slot of the cache. */
 struct fill {
-    struct task task; /* first member */
-    struct serve *serve;
-    uint64_t key;
+    struct range range; /* first member */
     char *slot;
 };
 
@@ -154,44 +163,93 @@ static int fill_shard(struct serve *serve, const struct vfile *file, uint64_t of
     return status;
 }
 
-/* Bytes [off, off + len), inside the file, of a file that is no BYTES. */
-static int fill_bytes(struct serve *serve, size_t index, uint64_t off, size_t len, char *out,
-                      struct scratch *scratch, struct err *err)
+static int compute_range(struct range *range, char *out, struct scratch *scratch)
 {
-    const struct vfile *file = &serve->layout->files[index];
+    const struct vfile *file = &range->serve->layout->files[range->index];
 
+    if (range->status == 0 && atomic_load_explicit(&range->serve->stopping, memory_order_relaxed))
+        range->status = err_set(&range->err, -ECANCELED, "%s: stopped", file->path);
+    if (range->status)
+        return range->status;
     if (file->kind == VFILE_SHARD)
-        return fill_shard(serve, file, off, len, out, scratch, err);
-    return source_read(file->source, off, len, out, err);
+        return fill_shard(range->serve, file, range->off, range->len, out, scratch, &range->err);
+    return source_read(file->source, range->off, range->len, out, &range->err);
+}
+
+/* ---- statistics first */
+
+/* Submit the range's task once all its tensors are ready; no thread waits for that. */
+static void submit_when_ready(struct range *range)
+{
+    const struct vfile *file = &range->serve->layout->files[range->index];
+    uint64_t end = range->off + range->len;
+
+    for (; range->tensor < file->n_tensors && file->begin[range->tensor] < end; range->tensor++) {
+        if (!stats_get(range->serve->stats, &file->tensors[range->tensor]->recipe, &range->waiter))
+            return;
+    }
+    pool_submit(range->serve->pool, &range->task);
+}
+
+static void stats_ready(struct stats_waiter *waiter, int status, const struct err *err)
+{
+    struct range *range = (struct range *)waiter;
+
+    if (status == 0) {
+        submit_when_ready(range);
+        return;
+    }
+    range->status = status;
+    range->err = *err;
+    pool_submit(range->serve->pool, &range->task);
+}
+
+static void start_range(struct range *range, void (*run)(struct task *, struct scratch *))
+{
+    const struct vfile *file = &range->serve->layout->files[range->index];
+    uint64_t end = range->off + range->len;
+
+    range->task.run = run;
+    range->waiter.ready = stats_ready;
+    range->tensor = file->kind == VFILE_SHARD ? layout_find(file, range->off) : 0;
+    /* All are begun at once; then the first that is missing is waited for. */
+    for (size_t i = range->tensor; i < file->n_tensors && file->begin[i] < end; i++)
+        stats_get(range->serve->stats, &file->tensors[i]->recipe, NULL);
+    submit_when_ready(range);
+}
+
+static struct range *range_of(struct task *task)
+{
+    return (struct range *)((char *)task - offsetof(struct range, task));
 }
 
 /* ---- the cache's fills */
 
 static void run_fill(struct task *task, struct scratch *scratch)
 {
-    struct fill *fill = (struct fill *)task;
-    size_t index = (size_t)(fill->key >> 32);
-    uint64_t off = (fill->key & UINT32_MAX) * PIECE, left = fill->serve->layout->files[index].size - off;
-    struct err err = {{0}};
-    int status =
-        fill_bytes(fill->serve, index, off, left < PIECE ? (size_t)left : PIECE, fill->slot, scratch, &err);
+    struct fill *fill = (struct fill *)range_of(task);
+    int status = compute_range(&fill->range, fill->slot, scratch);
 
-    cache_filled(fill->serve->cache, fill->slot, status, &err);
+    cache_filled(fill->range.serve->cache, fill->slot, status, &fill->range.err);
     free(fill);
 }
 
 static void start_fill(void *arg, uint64_t key, char *slot)
 {
     struct serve *serve = arg;
-    struct fill *fill = malloc(sizeof(*fill));
+    struct fill *fill = calloc(1, sizeof(*fill));
+    size_t index = (size_t)(key >> 32);
+    uint64_t off = (key & UINT32_MAX) * PIECE, left = serve->layout->files[index].size - off;
     struct err err;
 
     if (!fill) {
         cache_filled(serve->cache, slot, err_set(&err, -ENOMEM, "out of memory for a read"), &err);
         return;
     }
-    *fill = (struct fill){.task.run = run_fill, .serve = serve, .key = key, .slot = slot};
-    pool_submit(serve->pool, &fill->task);
+    fill->slot = slot;
+    fill->range = (struct range){
+        .serve = serve, .index = index, .off = off, .len = left < PIECE ? (size_t)left : PIECE};
+    start_range(&fill->range, run_fill);
 }
 
 /* ---- requests */
@@ -208,7 +266,7 @@ static void answer(struct serve *serve, meld_done *done, void *arg, int status, 
 
 static void finish(struct request *request, int status, char *data, const struct err *err)
 {
-    answer(request->serve, request->done, request->arg, status, data, request->len, err);
+    answer(request->range.serve, request->done, request->arg, status, data, request->range.len, err);
     free(request->gathered);
     free(request->parts);
     free(request);
@@ -238,18 +296,18 @@ static void give_buffer(struct serve *serve, struct buffer *buffer)
  */
 static void run_direct(struct task *task, struct scratch *scratch)
 {
-    struct request *request = (struct request *)((char *)task - offsetof(struct request, task));
-    struct serve *serve = request->serve;
+    struct request *request = (struct request *)((char *)range_of(task) - offsetof(struct request, range));
+    struct serve *serve = request->range.serve;
     struct buffer *buffer = take_buffer(serve);
-    struct err err = {{0}};
     int status;
 
     if (!buffer) {
+        struct err err;
         finish(request, err_set(&err, -ENOMEM, "out of memory for a read"), NULL, &err);
         return;
     }
-    status = fill_bytes(serve, request->index, request->off, request->len, buffer->data, scratch, &err);
-    finish(request, status, buffer->data, &err);
+    status = compute_range(&request->range, buffer->data, scratch);
+    finish(request, status, buffer->data, &request->range.err);
     give_buffer(serve, buffer);
 }
 
@@ -257,13 +315,13 @@ static void run_direct(struct task *task, struct scratch *scratch)
 static void piece_ready(struct cache_waiter *waiter, int status, const char *data, const struct err *err)
 {
     struct request *request = (struct request *)waiter;
-    struct serve *serve = request->serve;
+    struct serve *serve = request->range.serve;
 
     if (status) {
         finish(request, status, NULL, err);
         return;
     }
-    finish(request, 0, (char *)(uintptr_t)data + request->off % PIECE, NULL);
+    finish(request, 0, (char *)(uintptr_t)data + request->range.off % PIECE, NULL);
     cache_unpin(serve->cache, data);
 }
 
@@ -272,12 +330,12 @@ static void gather(struct request *request);
 /* All parts of a request are there: answer it and give the next its turn. */
 static void part_over(struct request *request)
 {
-    struct serve *serve = request->serve;
+    struct serve *serve = request->range.serve;
     struct request *next;
 
     if (atomic_fetch_sub(&request->pending, 1) != 1)
         return;
-    finish(request, atomic_load(&request->status), request->gathered, &request->err);
+    finish(request, atomic_load(&request->status), request->gathered, &request->range.err);
     pthread_mutex_lock(&serve->lock);
     next = serve->gathering;
     if (next) {
@@ -299,7 +357,7 @@ static void fail_once(struct request *request, int status, const struct err *err
     if (!atomic_compare_exchange_strong(&request->status, &none, status))
         return;
     if (err)
-        request->err = *err;
+        request->range.err = *err;
 }
 
 static void part_ready(struct cache_waiter *waiter, int status, const char *data, const struct err *err)
@@ -309,11 +367,11 @@ static void part_ready(struct cache_waiter *waiter, int status, const char *data
     if (status) {
         fail_once(request, status, err);
     } else {
-        uint64_t piece = (waiter->key & UINT32_MAX) * PIECE, end = request->off + request->len;
-        uint64_t from = piece > request->off ? piece : request->off,
+        uint64_t piece = (waiter->key & UINT32_MAX) * PIECE, end = request->range.off + request->range.len;
+        uint64_t from = piece > request->range.off ? piece : request->range.off,
                  to = piece + PIECE < end ? piece + PIECE : end;
-        memcpy(request->gathered + (from - request->off), data + (from - piece), (size_t)(to - from));
-        cache_unpin(request->serve->cache, data);
+        memcpy(request->gathered + (from - request->range.off), data + (from - piece), (size_t)(to - from));
+        cache_unpin(request->range.serve->cache, data);
     }
     part_over(request);
 }
@@ -322,31 +380,32 @@ static void part_ready(struct cache_waiter *waiter, int status, const char *data
  * suffice; few requests do so at a time, so memory stays bounded. */
 static void gather(struct request *request)
 {
-    uint64_t first = request->off / PIECE, last = (request->off + request->len - 1) / PIECE;
+    uint64_t first = request->range.off / PIECE, last = (request->range.off + request->range.len - 1) / PIECE;
     size_t n = (size_t)(last - first + 1);
 
-    request->gathered = malloc(request->len);
+    request->gathered = malloc(request->range.len);
     request->parts = calloc(n, sizeof(*request->parts));
     atomic_init(&request->pending, n + 1);
     if (!request->gathered || !request->parts) {
         struct err err;
-        fail_once(request, err_set(&err, -ENOMEM, "out of memory for a read of %zu bytes", request->len),
-                  &err);
+        fail_once(request,
+                  err_set(&err, -ENOMEM, "out of memory for a read of %zu bytes", request->range.len), &err);
         atomic_init(&request->pending, 1);
         n = 0;
     }
     for (size_t i = 0; i < n; i++) {
         struct part *part = &request->parts[i];
-        *part = (struct part){.waiter = {.ready = part_ready, .key = key_of(request->index, first + i)}};
+        *part =
+            (struct part){.waiter = {.ready = part_ready, .key = key_of(request->range.index, first + i)}};
         part->request = request;
-        cache_get(request->serve->cache, &part->waiter);
+        cache_get(request->range.serve->cache, &part->waiter);
     }
     part_over(request);
 }
 
 static void queue_gather(struct request *request)
 {
-    struct serve *serve = request->serve;
+    struct serve *serve = request->range.serve;
     bool now;
 
     pthread_mutex_lock(&serve->lock);
@@ -398,15 +457,11 @@ void serve_submit(struct serve *serve, size_t index, uint64_t off, size_t len, m
         answer(serve, done, arg, err_set(&err, -ENOMEM, "out of memory for a read"), NULL, 0, &err);
         return;
     }
-    request->serve = serve;
-    request->index = index;
-    request->off = off;
-    request->len = len;
+    request->range = (struct range){.serve = serve, .index = index, .off = off, .len = len};
     request->done = done;
     request->arg = arg;
     if (is_direct(serve, file, off, len)) {
-        request->task.run = run_direct;
-        pool_submit(serve->pool, &request->task);
+        start_range(&request->range, run_direct);
     } else if (off / PIECE == (off + len - 1) / PIECE) {
         request->waiter = (struct cache_waiter){.ready = piece_ready, .key = key_of(index, off / PIECE)};
         cache_get(serve->cache, &request->waiter);
@@ -431,6 +486,8 @@ int serve_new(const struct layout *layout, size_t cache_bytes, unsigned n_thread
     status = cache_new(cache_bytes, start_fill, serve, &serve->cache, err);
     if (status == 0)
         status = pool_new(n_threads, kernels_best(), &serve->pool, err);
+    if (status == 0 && !(serve->stats = stats_new(serve->pool, n_threads)))
+        status = err_set(err, -ENOMEM, "out of memory");
     if (status) {
         serve_free(serve);
         return status;
@@ -440,11 +497,18 @@ int serve_new(const struct layout *layout, size_t cache_bytes, unsigned n_thread
     return 0;
 }
 
+void serve_stop(struct serve *serve)
+{
+    atomic_store(&serve->stopping, true);
+    stats_stop(serve->stats);
+}
+
 void serve_free(struct serve *serve)
 {
     if (!serve)
         return;
     pool_free(serve->pool); /* runs what is queued, and with it every request to its end */
+    stats_free(serve->stats);
     cache_free(serve->cache);
     while (serve->buffers) {
         struct buffer *next = serve->buffers->next;
@@ -458,8 +522,13 @@ void serve_free(struct serve *serve)
 void serve_counters(struct serve *serve, struct meld_counters *counters)
 {
     struct cache_stats cache;
+    struct stats_counters stats;
 
     cache_stats(serve->cache, &cache);
+    stats_counters(serve->stats, &stats);
+    counters->stats_done = stats.tensors;
+    counters->stats_running = stats.running;
+    counters->stats_bytes_read = stats.bytes_read;
     counters->cache_bytes = cache.slots * PIECE;
     counters->cache_used = cache.used * PIECE;
     counters->hits = cache.hits;

@@ -16,6 +16,9 @@ int serve_new(const struct layout *layout, size_t cache_bytes, unsigned n_thread
 /* Waits for what was submitted. NULL is fine. */
 void serve_free(struct serve *serve);
 
+/* As meld_stop. */
+void serve_stop(struct serve *serve);
+
 /* As meld_submit. */
 void serve_submit(struct serve *serve, size_t index, uint64_t off, size_t len, meld_done *done, void *arg);
 

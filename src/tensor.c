@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <math.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "builder.h"
 #include "resolve.h"
@@ -309,6 +310,7 @@ static int merge_recipe(struct candidate *c, enum dtype work, struct recipe *rec
     int status;
 
     merge->method = method;
+    merge->n_inputs = c->n;
     merge->work = work;
     merge->result = method->result_f32 ? DTYPE_F32 : work;
     merge->base = method->base == BASE_IGNORED ? -1 : c->base;
@@ -335,6 +337,22 @@ static bool all_integer(const struct candidate *c)
     return true;
 }
 
+/* Name, shape and inputs, as the method sees them. */
+static int describe(struct candidate *c, struct merge *merge)
+{
+    struct builder *b = c->builder;
+    const struct view *v = &c->views[0];
+    char *name = arena_strdup(&b->plan->arena, c->name);
+    uint64_t *shape = arena_alloc(&b->plan->arena, ST_DIMS, sizeof(*shape));
+
+    if (!name || !shape)
+        return -ENOMEM;
+    memcpy(shape, v->shape, v->ndim * sizeof(*shape));
+    *merge = (struct merge){.name = name, .shape = shape, .ndim = v->ndim, .n = v->n, .base = -1};
+    merge->seed = b->seed ^ XXH64(name, strlen(name), 0);
+    return 0;
+}
+
 /* How the tensor is made. -EINVAL is reported. */
 static int decide(struct candidate *c, struct recipe *recipe)
 {
@@ -343,8 +361,9 @@ static int decide(struct candidate *c, struct recipe *recipe)
 
     if (status)
         return status;
-    recipe->merge.name = c->name;
-    recipe->merge.base = -1;
+    status = describe(c, &recipe->merge);
+    if (status)
+        return status;
     if (all_integer(c)) {
         recipe->kind = c->n > 1 ? RECIPE_EQUAL : RECIPE_COPY;
         recipe->dtype = c->views[0].dtype;
@@ -374,29 +393,34 @@ static int copy_inputs(struct candidate *c, struct plan_tensor *tensor)
         tensor->inputs[i] = (struct plan_input){model_of(c, i)->name, v->name, v->file, v->dtype};
     }
     tensor->recipe.inputs = feeds;
-    tensor->recipe.n_inputs = c->n;
-    tensor->recipe.merge.n_inputs = c->n;
+    tensor->recipe.n_inputs = tensor->recipe.merge.n_inputs = c->n;
     return 0;
 }
 
-static int set_shape(struct candidate *c, struct plan_tensor *tensor)
+static int set_size(struct candidate *c, struct plan_tensor *tensor)
 {
-    const struct view *v = &c->views[0];
-    uint64_t *shape = arena_alloc(&c->builder->plan->arena, ST_DIMS, sizeof(*shape));
+    const struct merge *merge = &tensor->recipe.merge;
 
-    if (!shape)
-        return -ENOMEM;
-    memcpy(shape, v->shape, v->ndim * sizeof(*shape));
-    memcpy(tensor->st.shape, shape, sizeof(tensor->st.shape));
-    tensor->st.ndim = tensor->recipe.merge.ndim = v->ndim;
-    tensor->st.n = tensor->recipe.merge.n = v->n;
-    tensor->recipe.merge.shape = shape;
+    memcpy(tensor->st.shape, merge->shape, merge->ndim * sizeof(merge->shape[0]));
+    tensor->st.ndim = merge->ndim;
+    tensor->st.n = merge->n;
     tensor->st.dtype = tensor->recipe.dtype;
-    if (dtype_bytes(tensor->recipe.dtype, v->n, &tensor->st.len))
+    if (dtype_bytes(tensor->recipe.dtype, merge->n, &tensor->st.len))
         return 0;
     say(c->builder, SEVERITY_ERROR, place_of(c), "`%s` would be too large in %s", c->name,
         dtype_torch_name(tensor->recipe.dtype));
     return -EINVAL;
+}
+
+/* Where statistics will be kept, if the method needs any for these values and this shape. */
+static int add_slot(struct candidate *c, struct recipe *recipe)
+{
+    const struct method_stats *stats = recipe->kind == RECIPE_MERGE ? recipe->merge.method->stats : NULL;
+
+    if (!stats || stats->state_size(&recipe->merge) == 0)
+        return 0;
+    recipe->slot = arena_alloc(&c->builder->plan->arena, 1, sizeof(*recipe->slot));
+    return recipe->slot ? 0 : -ENOMEM;
 }
 
 static int plan_candidate(struct candidate *c)
@@ -406,15 +430,17 @@ static int plan_candidate(struct candidate *c)
     int status = decide(c, &tensor.recipe);
 
     if (status == 0)
-        status = set_shape(c, &tensor);
+        status = set_size(c, &tensor);
     if (status == 0)
         status = copy_inputs(c, &tensor);
+    if (status == 0)
+        status = add_slot(c, &tensor.recipe);
     if (status)
         return status == -EINVAL ? 0 : status;
-    tensor.st.name = tensor.recipe.merge.name = arena_strdup(&b->plan->arena, c->name);
+    tensor.st.name = tensor.recipe.merge.name;
     tensor.note = c->note;
     added = arena_push(&b->plan->arena, &b->plan->tensors, &b->plan->n_tensors, sizeof(tensor));
-    if (!added || !tensor.st.name)
+    if (!added)
         return -ENOMEM;
     *added = tensor;
     b->head = b->head || is_head(c->name);

@@ -22,7 +22,7 @@ static int plan_text(const char *text, struct planned *p)
     *p = (struct planned){0};
     status = config_parse("m.yml", text, strlen(text), &p->config, &p->report);
     if (status == 0)
-        status = plan_build(p->config, &search, &p->set, &p->report);
+        status = plan_build(p->config, &search, 0, &p->set, &p->report);
     if (status == 0)
         p->plan = p->set->plans[p->set->n_plans - 1];
     return status;

@@ -74,7 +74,7 @@ static void front_matter(FILE *out, const struct plan *plan, const char *licence
 
 static void body(FILE *out, const struct plan *plan, const char *title, bool licences_differ)
 {
-    const struct method *method = method_find(plan->doc->method, &(bool){false});
+    const struct method *method = method_find(plan->doc->method);
 
     fprintf(out, "# %s\n\nA merge of language models", title);
     if (method && method->paper)

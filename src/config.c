@@ -31,9 +31,14 @@ static void doc_name(struct reader *reader, const struct ypair *pair, void *out)
 static void doc_method(struct reader *reader, const struct ypair *pair, void *out)
 {
     struct draft *draft = out;
+    const char *problem = NULL;
 
     draft->document->method = reader_text(reader, pair);
     draft->document->method_at = pair->value->at;
+    if (draft->document->method && reader->method_problem)
+        problem = reader->method_problem(draft->document->method);
+    if (problem)
+        reader_error(reader, pair->value->at, "%s `%.64s`", problem, draft->document->method);
 }
 
 static void doc_base(struct reader *reader, const struct ypair *pair, void *out)
@@ -288,7 +293,8 @@ static struct config *config_new(const char *path, const char *text, size_t len)
     return NULL;
 }
 
-int config_parse(const char *path, const char *text, size_t len, struct config **out, struct report *report)
+int config_parse(const char *path, const char *text, size_t len, config_method_problem *method_problem,
+                 struct config **out, struct report *report)
 {
     struct findings findings = {0};
     struct config *config;
@@ -300,7 +306,7 @@ int config_parse(const char *path, const char *text, size_t len, struct config *
     config = config_new(path, text, len);
     if (!config)
         return fail_whole(report, path, -ENOMEM, "there is not enough memory to read the file");
-    ret = read_text(&(struct reader){config, &findings});
+    ret = read_text(&(struct reader){config, &findings, method_problem});
     findings_flush(&findings, config->path, report);
     if (ret == -ENOMEM)
         fail_whole(report, path, ret, "there is not enough memory to read the file");
@@ -332,7 +338,8 @@ static int read_all(int fd, char **text, size_t *len)
     return 0;
 }
 
-int config_read(const char *path, struct config **out, struct report *report)
+int config_read(const char *path, config_method_problem *method_problem, struct config **out,
+                struct report *report)
 {
     char *text = NULL;
     size_t len = 0;
@@ -349,7 +356,7 @@ int config_read(const char *path, struct config **out, struct report *report)
         report_add(report, SEVERITY_ERROR, (struct place){path, 0, 0}, "cannot read the file: %s",
                    strerror(-ret));
     else
-        ret = config_parse(path, text, len, out, report);
+        ret = config_parse(path, text, len, method_problem, out, report);
     free(text);
     return ret;
 }

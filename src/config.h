@@ -115,11 +115,17 @@ struct config {
     struct arena arena;
 };
 
+/* What is wrong with a merge_method's name, to be said at its place; NULL: nothing. */
+typedef const char *config_method_problem(const char *name);
+
 /* Parse the file at `path` (at most 16 MiB). Warnings and errors go to `report`, all of them; 0 only if there
- * was no error. *out is NULL on failure. -EINVAL: errors in the report; else -errno, reported as well. */
-int config_read(const char *path, struct config **out, struct report *report);
+ * was no error. *out is NULL on failure. method_problem may be NULL. -EINVAL: errors in the report; else
+ * -errno, reported as well. */
+int config_read(const char *path, config_method_problem *method_problem, struct config **out,
+                struct report *report);
 /* The same from memory; `path` is for messages. */
-int config_parse(const char *path, const char *text, size_t len, struct config **out, struct report *report);
+int config_parse(const char *path, const char *text, size_t len, config_method_problem *method_problem,
+                 struct config **out, struct report *report);
 void config_free(struct config *config); /* NULL is fine */
 
 bool model_ref_equal(const struct model_ref *a, const struct model_ref *b); /* the same words */

@@ -14,6 +14,7 @@
 struct reader {
     struct config *config; /* its arena holds everything */
     struct findings *findings;
+    config_method_problem *method_problem; /* may be NULL */
 };
 
 /* One key of a mapping and what takes its value: never a null, about which object_read has its say. */

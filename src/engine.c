@@ -152,7 +152,7 @@ int meld_open(const struct meld_options *options, struct meld **out, struct repo
         meld->options = *options;
         if (meld->options.shard_bytes == 0)
             meld->options.shard_bytes = SHARD_BYTES;
-        status = config_read(options->config, &meld->config, report);
+        status = config_read(options->config, method_problem, &meld->config, report);
     }
     if (status == 0)
         status = plan_models(meld, options, report);

@@ -29,16 +29,22 @@ double merge_input(const struct merge *merge, unsigned input, unsigned index)
     return merge->per_input[(size_t)input * merge->method->n_params + index];
 }
 
-const struct method *method_find(const char *name, bool *planned)
+const struct method *method_find(const char *name)
 {
-    *planned = false;
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++)
         if (strcmp(methods[i]->name, name) == 0)
             return methods[i];
+    return NULL;
+}
+
+const char *method_problem(const char *name)
+{
+    if (method_find(name))
+        return NULL;
     for (size_t i = 0; i < sizeof(planned_names) / sizeof(planned_names[0]); i++)
         if (strcmp(planned_names[i], name) == 0)
-            *planned = true;
-    return NULL;
+            return "not supported yet: merge_method";
+    return "there is no merge_method";
 }
 
 const struct method *const *method_all(size_t *n)

@@ -143,9 +143,10 @@ int method_param(const struct method *method, const char *name);
 /* Parameter `index` of an input. */
 double merge_input(const struct merge *merge, unsigned input, unsigned index);
 
-/* By the name in a merge file; NULL if unknown. *planned tells whether it is one that mergekit 0.1.5 has and
- * this version does not carry out. */
-const struct method *method_find(const char *name, bool *planned);
+/* By the name in a merge file; NULL if it is none that is carried out. */
+const struct method *method_find(const char *name);
+/* What is wrong with the name of a method, as the beginning of a sentence that ends in it; NULL: nothing. */
+const char *method_problem(const char *name);
 /* All methods, in the order of the documentation. */
 const struct method *const *method_all(size_t *n);
 

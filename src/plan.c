@@ -275,13 +275,10 @@ static void check_slice(struct builder *b, const struct slice_inputs *s)
 static void check_document(struct builder *b)
 {
     const struct document *doc = b->doc;
-    bool planned;
 
-    b->method = method_find(doc->method, &planned);
-    if (!b->method && planned)
-        say(b, SEVERITY_ERROR, doc->method_at, "not supported yet: merge_method %s", doc->method);
-    else if (!b->method)
-        say(b, SEVERITY_ERROR, doc->method_at, "there is no merge_method `%s`", doc->method);
+    b->method = method_find(doc->method);
+    if (!b->method)
+        say(b, SEVERITY_ERROR, doc->method_at, "%s `%s`", method_problem(doc->method), doc->method);
     if (doc->tokenizer.given)
         say(b, SEVERITY_ERROR, doc->tokenizer.at,
             "not supported yet: a tokenizer other than the base model's; remove this key to keep that one");

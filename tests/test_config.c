@@ -10,7 +10,7 @@ static struct config *parse(const char *yaml)
 {
     struct report report = {0};
     struct config *config;
-    int ret = config_parse("m.yml", yaml, strlen(yaml), &config, &report);
+    int ret = config_parse("m.yml", yaml, strlen(yaml), NULL, &config, &report);
 
     if (report.n)
         assert_string_equal(report.problems[0].text, "");
@@ -422,7 +422,7 @@ static void check_read(const char *path, int expected, const char *says)
     struct report report = {0};
     struct config *config;
 
-    assert_int_equal(config_read(path, &config, &report), expected);
+    assert_int_equal(config_read(path, NULL, &config, &report), expected);
     assert_null(config);
     assert_int_equal(report.n, 1);
     assert_int_equal(report.n_errors, 1);
@@ -438,7 +438,7 @@ static void test_read(void **state)
 
     (void)state;
     put_text("m.yml", "merge_method: linear\nmodels: [{model: a}]\n");
-    assert_int_equal(config_read(scratch_path("m.yml"), &config, &report), 0);
+    assert_int_equal(config_read(scratch_path("m.yml"), NULL, &config, &report), 0);
     assert_string_equal(config->path, scratch_path("m.yml"));
     assert_string_equal(config->docs[0].method_at.file, scratch_path("m.yml"));
     assert_int_equal(config->text_len, 42);
@@ -475,7 +475,7 @@ static int parse_and_free(const char *yaml)
 {
     struct report report = {0};
     struct config *config;
-    int ret = config_parse("m.yml", yaml, strlen(yaml), &config, &report);
+    int ret = config_parse("m.yml", yaml, strlen(yaml), NULL, &config, &report);
 
     assert_int_equal(config != NULL, ret == 0);
     assert_int_equal(report.n_errors > 0, ret != 0);
@@ -488,7 +488,7 @@ static int read_and_free(const char *path)
 {
     struct report report = {0};
     struct config *config;
-    int ret = config_read(path, &config, &report);
+    int ret = config_read(path, NULL, &config, &report);
 
     assert_int_equal(report.n_errors > 0, ret != 0);
     config_free(config);

@@ -729,7 +729,7 @@ static void check_case(const struct report_case *expected)
     struct report report = {0};
     struct config *config;
     char text[4096];
-    int ret = config_parse("m.yml", expected->yaml, strlen(expected->yaml), &config, &report);
+    int ret = config_parse("m.yml", expected->yaml, strlen(expected->yaml), NULL, &config, &report);
 
     report_text(&report, text, sizeof(text));
     assert_string_equal(text, expected->report);

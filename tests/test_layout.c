@@ -25,7 +25,7 @@ static int plan(void **state)
     put_text("a/1_Pooling/config.json", "{}");
     put_text("a/README.md", "---\nlanguage: en\nlicense: apache-2.0\n---\n# A\n");
     put_text("b/README.md", "---\nlicense: apache-2.0\n---\n");
-    if (config_parse("m.yml", text, strlen(text), &config, &report) ||
+    if (config_parse("m.yml", text, strlen(text), NULL, &config, &report) ||
         plan_build(config, &search, 0, &set, &report)) {
         print_error("%s\n", report.n ? report.problems[0].text : "?");
         return -1;

@@ -10,42 +10,54 @@
 
 static const char *vectors_path;
 
+/* The names of mergekit 0.1.5. */
 static void test_find(void **state)
 {
-    static const char *const known[] = {"linear", "task_arithmetic", "nearswap", "passthrough"};
-    static const char *const planned_names[] = {
-        "ties",         "dare_linear", "dare_ties",   "breadcrumbs", "breadcrumbs_ties", "della",
-        "della_linear", "sce",         "slerp",       "ram",         "nuslerp",          "multislerp",
-        "ramplus_tl",   "karcher",     "model_stock", "arcee_fusion"};
-    bool planned;
+    static const char *const names[] = {"linear",
+                                        "task_arithmetic",
+                                        "nearswap",
+                                        "passthrough",
+                                        "ties",
+                                        "dare_linear",
+                                        "dare_ties",
+                                        "breadcrumbs",
+                                        "breadcrumbs_ties",
+                                        "della",
+                                        "della_linear",
+                                        "sce",
+                                        "slerp",
+                                        "ram",
+                                        "nuslerp",
+                                        "multislerp",
+                                        "karcher",
+                                        "ramplus_tl",
+                                        "model_stock",
+                                        "arcee_fusion"};
 
     (void)state;
-    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-        const struct method *method = method_find(known[i], &planned);
-        assert_non_null(method);
-        assert_string_equal(method->name, known[i]);
-        assert_false(planned);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        const struct method *method = method_find(names[i]);
+        if (method) {
+            assert_string_equal(method->name, names[i]);
+            assert_null(method_problem(names[i]));
+        } else {
+            assert_string_equal(method_problem(names[i]), "not supported yet: merge_method");
+        }
     }
-    for (size_t i = 0; i < sizeof(planned_names) / sizeof(planned_names[0]); i++) {
-        assert_null(method_find(planned_names[i], &planned));
-        assert_true(planned);
-    }
-    assert_null(method_find("Linear", &planned));
-    assert_false(planned);
-    assert_null(method_find("", &planned));
-    assert_false(planned);
+    assert_null(method_find("Linear"));
+    assert_string_equal(method_problem("Linear"), "there is no merge_method");
+    assert_string_equal(method_problem(""), "there is no merge_method");
 }
 
 static void test_all(void **state)
 {
     size_t n;
     const struct method *const *all = method_all(&n);
-    bool planned;
 
     (void)state;
-    assert_int_equal(n, 4);
+    assert_true(n >= 4);
     for (size_t i = 0; i < n; i++) {
-        assert_ptr_equal(method_find(all[i]->name, &planned), all[i]);
+        assert_ptr_equal(method_find(all[i]->name), all[i]);
         assert_non_null(all[i]->title);
         assert_non_null(all[i]->run);
         for (unsigned p = 0; p < all[i]->n_params; p++) {
@@ -236,11 +248,10 @@ static void take_shape(struct reader *reader, struct merge *merge, uint64_t *sha
 static void take_vector(struct reader *reader, struct vector *v, size_t number)
 {
     struct merge *merge = &v->recipe.merge;
-    bool planned;
 
     memset(v, 0, sizeof(*v));
     take_text(reader, v->method);
-    merge->method = method_find(v->method, &planned);
+    merge->method = method_find(v->method);
     assert_non_null(merge->method);
     merge->work = take_dtype(reader);
     merge->result = take_dtype(reader);

@@ -20,7 +20,7 @@ static int plan_text(const char *text, struct planned *p)
     int status;
 
     *p = (struct planned){0};
-    status = config_parse("m.yml", text, strlen(text), &p->config, &p->report);
+    status = config_parse("m.yml", text, strlen(text), method_problem, &p->config, &p->report);
     if (status == 0)
         status = plan_build(p->config, &search, 0, &p->set, &p->report);
     if (status == 0)
@@ -311,7 +311,7 @@ static void test_mistakes(void **state)
 {
     (void)state;
     BAD("merge_method: ties\nbase_model: base\nmodels: [{model: a}]\n",
-        "m.yml:1:15: not supported yet: merge_method ties");
+        "m.yml:1:15: not supported yet: merge_method `ties`");
     BAD("merge_method: tise\nbase_model: base\nmodels: [{model: a}]\n", "there is no merge_method `tise`");
     BAD("merge_method: task_arithmetic\nmodels: [{model: a}]\nparameters: {weight: 1}\n",
         "needs a `base_model:`");
@@ -341,9 +341,9 @@ static void test_mistakes(void **state)
         "not supported yet: chat_template");
     BAD("merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: a}]\ndtype: float64\n",
         "m.yml:4:8: arithmetic in float64");
-    BAD("name: s\nmerge_method: ties\nbase_model: base\nmodels: [{model: a}]\n---\nmerge_method: linear\n"
-        "parameters: {weight: 1}\nmodels: [{model: s}, {model: ./nowhere}]\n",
-        "merge_method ties", "nowhere");
+    BAD("name: s\nmerge_method: linear\nparameters: {weight: 1}\nmodels: [{model: ./gone}]\n---\n"
+        "merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: s}, {model: ./nowhere}]\n",
+        "./gone", "./nowhere");
 }
 
 static void test_warnings(void **state)
@@ -356,8 +356,9 @@ static void test_warnings(void **state)
     drop(&p);
     p = good("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1, normalize: false}}]\n");
     assert_warns(&p, "`normalize` is one value for all models");
-    assert_true(tensor(&p, "lm_head.weight")
-                    ->recipe.merge.shared[method_param(method_find("linear", &(bool){0}), "normalize")] == 1);
+    assert_true(
+        tensor(&p, "lm_head.weight")->recipe.merge.shared[method_param(method_find("linear"), "normalize")] ==
+        1);
     drop(&p);
 }
 

@@ -28,7 +28,7 @@ static struct fixture parse(const char *source, const char *slice, const char *t
     snprintf(text, sizeof(text), "%s%s%s%s%s%s%s%s%s", FILE_HEAD, source ? "    parameters:\n      " : "",
              source ? source : "", "\n", slice ? "  parameters:\n    " : "", slice ? slice : "", "\n",
              top ? "parameters:\n  " : "", top ? top : "");
-    if (config_parse("merge.yml", text, strlen(text), &f.config, &report))
+    if (config_parse("merge.yml", text, strlen(text), NULL, &f.config, &report))
         print_error("%s\n%s\n", text, report.n ? report.problems[0].text : "");
     assert_non_null(f.config);
     report_fini(&report);

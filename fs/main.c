@@ -1,0 +1,367 @@
+/* The command line. Exit status 0: done, 1: the work failed, 2: the command line is wrong. */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "cli.h"
+#include "export.h"
+#include "meld.h"
+#include "mount.h"
+#include "options.h"
+#include "status.h"
+#include "unmount.h"
+
+struct command;
+
+enum { OPT_FIRST = 256, OPT_STRICT = OPT_FIRST, OPT_HELP };
+
+/* What a command line came to. */
+struct call {
+    const struct command *command;
+    struct mount_request request; /* config and mountpoint are the first two arguments, whatever they mean */
+    int n_args;
+};
+
+struct command {
+    const char *name, *args;
+    int min_args, max_args; /* the first is a merge file where args begin with CONFIG */
+    const char *letters;    /* the options it takes, for getopt */
+    int (*run)(struct call *call);
+    const char *summary, *help;
+};
+
+static int run_mount(struct call *call);
+static int run_umount(struct call *call);
+static int run_check(struct call *call);
+static int run_explain(struct call *call);
+static int run_export(struct call *call);
+static int run_status(struct call *call);
+static int run_help(struct call *call);
+static int run_version(struct call *call);
+
+#define HELP_OPTIONS                                                                              \
+    "  -o cache=SIZE   memory for computed pieces: 256M unless told; K, M and G are understood\n" \
+    "  -o threads=N    threads that compute: one a CPU unless told\n"                             \
+    "  -o seed=N       of methods that draw at random: 0 unless told\n"                           \
+    "  -o strict       take warnings for errors\n"
+
+static const struct command commands[] = {
+    {"mount", "CONFIG MOUNTPOINT [-f] [-d] [-o OPTION,...]", 2, 2, "fdo:", run_mount,
+     "mount the model that a merge file describes",
+     "  -o allow_other  let other users read it\n" HELP_OPTIONS
+     "  -f              stay in the foreground; messages go to stderr\n"
+     "  -d              the same, and print every FUSE request\n"
+     "Returns when the mount can be read. `meldfs umount MOUNTPOINT` ends it.\n"},
+    {"umount", "MOUNTPOINT", 1, 1, "", run_umount, "unmount, and wait until the daemon has ended",
+     "Clears a mount whose daemon has died, too.\n"},
+    {"check", "CONFIG [--strict]", 1, 1, "", run_check, "tell everything that is wrong with a merge file",
+     "  --strict  take warnings for errors\n"
+     "Reads no tensor.\n"},
+    {"explain", "CONFIG [TENSOR]", 1, 2, "", run_explain,
+     "tell where tensors come from: sources, method, parameter values", ""},
+    {"export", "CONFIG FOLDER [-o OPTION,...]", 2, 2, "o:", run_export, "write the model to disk",
+     HELP_OPTIONS
+     "The folder is made if it is not there, and must hold none of the model's files. They appear when\n"
+     "all of them are complete; after an error or Ctrl-C nothing is left.\n"},
+    {"status", "[MOUNTPOINT]", 0, 1, "", run_status, "memory, cache and throughput of running mounts", ""},
+    {"help", "[COMMAND]", 0, 1, "", run_help, "tell how a command is used", ""},
+    {"version", "", 0, 0, "", run_version, "print the version", ""},
+};
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+/* ---- the commands ---- */
+
+static struct meld_options plan_options(const struct call *call)
+{
+    const struct mount_request *request = &call->request;
+
+    return (struct meld_options){
+        .config = request->config,
+        .strict = request->options.strict,
+        .cache_bytes = request->options.cache_bytes,
+        .seed = request->options.seed,
+        .n_threads = request->options.n_threads,
+    };
+}
+
+static struct meld *plan(const struct call *call)
+{
+    struct meld_options options = plan_options(call);
+    struct report report = {0};
+    struct meld *meld = NULL;
+    int ret = meld_open(&options, &meld, &report);
+
+    cli_report(&report, ret);
+    report_fini(&report);
+    return ret < 0 ? NULL : meld;
+}
+
+static int run_mount(struct call *call)
+{
+    return mount_run(&call->request);
+}
+
+static int run_umount(struct call *call)
+{
+    return unmount_run(call->request.config);
+}
+
+static int run_check(struct call *call)
+{
+    double started = cli_clock();
+    struct meld *meld = plan(call);
+    struct meld_counters counters = {0};
+
+    if (!meld)
+        return 1;
+    meld_counters(meld, &counters);
+    printf("%s: good: %" PRIu64 " tensors of %" PRIu64 " models, %zu files, %s, planned in %s\n",
+           call->request.config, counters.n_tensors, counters.n_models, meld_n_files(meld),
+           cli_bytes(counters.bytes_total).text, cli_seconds(cli_clock() - started).text);
+    meld_close(meld);
+    return 0;
+}
+
+static int run_explain(struct call *call)
+{
+    struct meld *meld = plan(call);
+    struct err err = {""};
+    char *text;
+
+    if (!meld)
+        return 1;
+    text = meld_explain(meld, call->n_args > 1 ? call->request.mountpoint : NULL, &err);
+    if (text)
+        fputs(text, stdout);
+    else
+        cli_say("%s", err.text);
+    free(text);
+    meld_close(meld);
+    return text ? 0 : 1;
+}
+
+static int run_export(struct call *call)
+{
+    struct meld *meld = plan(call);
+    int status = meld ? export_run(meld, call->request.mountpoint) : 1;
+
+    meld_close(meld);
+    return status;
+}
+
+static int run_status(struct call *call)
+{
+    return status_run(call->request.config);
+}
+
+static void print_commands(FILE *out)
+{
+    fputs("meldfs mounts a merged language model: its tensors are computed while they are read.\n\n", out);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  meldfs %-8s %s\n", commands[i].name, commands[i].summary);
+    fputs("\n`meldfs help COMMAND` tells more.\n", out);
+}
+
+static int unknown_command(const char *name)
+{
+    cli_say("there is no command %s; `meldfs help` lists them", name);
+    return 2;
+}
+
+static int run_help(struct call *call)
+{
+    const struct command *command;
+
+    if (call->n_args == 0) {
+        print_commands(stdout);
+        return 0;
+    }
+    command = find_command(call->request.config);
+    if (!command)
+        return unknown_command(call->request.config);
+    printf("usage: meldfs %s %s\n%c%s.\n%s", command->name, command->args, command->summary[0] - 'a' + 'A',
+           command->summary + 1, command->help);
+    return 0;
+}
+
+static int run_version(struct call *call)
+{
+    (void)call;
+    printf("meldfs %s\n", meld_version());
+    return 0;
+}
+
+/* ---- the command line ---- */
+
+static int usage(const struct command *command)
+{
+    cli_say("usage: meldfs %s %s", command->name, command->args);
+    return 2;
+}
+
+/* getopt stands behind the option, or on it where several share a word. */
+static int unknown_option(const char *name, char **argv)
+{
+    const char *word = optopt && optopt < OPT_FIRST ? NULL : argv[optind - 1];
+
+    if (word)
+        cli_say("%s takes no option %s", name, word);
+    else
+        cli_say("%s takes no option -%c, or it lacks its value", name, optopt);
+    return 2;
+}
+
+static int parse_list(const char *list, struct mount_options *options)
+{
+    struct err err;
+
+    if (options_parse(list, options, &err) == 0)
+        return 0;
+    cli_say("-o: %s", err.text);
+    return -1;
+}
+
+/* One option. 0, or the exit status plus one. */
+static int take_option(int letter, char **argv, struct call *call)
+{
+    const struct command *command = call->command;
+
+    switch (letter) {
+    case 'd':
+        call->request.debug = true;
+        /* fall through */
+    case 'f':
+        call->request.foreground = true;
+        return 0;
+    case 'o':
+        return parse_list(optarg, &call->request.options) < 0 ? 3 : 0;
+    case OPT_STRICT:
+        call->request.options.strict = true;
+        if (strncmp(command->args, "CONFIG", 6) == 0)
+            return 0;
+        break;
+    case OPT_HELP:
+        call->n_args = 1;
+        call->request.config = command->name;
+        return 1 + run_help(call);
+    default:
+        break;
+    }
+    unknown_option(command->name, argv);
+    return 1 + usage(command);
+}
+
+static int take_options(int argc, char **argv, struct call *call)
+{
+    static const struct option long_options[] = {
+        {"strict", no_argument, NULL, OPT_STRICT},
+        {"help", no_argument, NULL, OPT_HELP},
+        {NULL, 0, NULL, 0},
+    };
+    char letters[16];
+    int letter, ended = 0;
+
+    opterr = 0;
+    snprintf(letters, sizeof(letters), "h%s", call->command->letters);
+    while (!ended && (letter = getopt_long(argc, argv, letters, long_options, NULL)) != -1)
+        ended = take_option(letter == 'h' ? OPT_HELP : letter, argv, call);
+    return ended;
+}
+
+static int run_command(const struct command *command, int argc, char **argv)
+{
+    struct call call = {.command = command};
+    int ended = take_options(argc, argv, &call);
+
+    if (ended)
+        return ended - 1;
+    call.n_args = argc - optind;
+    if (call.n_args < command->min_args || call.n_args > command->max_args)
+        return usage(command);
+    call.request.config = argv[optind];
+    call.request.mountpoint = call.n_args > 1 ? argv[optind + 1] : NULL;
+    return command->run(&call);
+}
+
+/* mount.meldfs SPEC FOLDER [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...], as mount(8) calls its helpers.
+ * Here -f means "fake": say what would fail, and mount nothing. */
+static int run_helper(int argc, char **argv)
+{
+    struct mount_request request = {.fstab = true};
+    bool fake = false;
+    int letter;
+
+    opterr = 0;
+    while ((letter = getopt(argc, argv, "sfnvN:t:o:")) != -1) {
+        fake |= letter == 'f';
+        if (letter == '?')
+            return unknown_option("mount.meldfs", argv);
+        if (letter == 'o' && parse_list(optarg, &request.options) < 0)
+            return 2;
+    }
+    if (argc - optind != 2) {
+        cli_say("usage: mount.meldfs CONFIG MOUNTPOINT [-sfnv] [-o OPTION,...]");
+        return 2;
+    }
+    request.config = argv[optind];
+    request.mountpoint = argv[optind + 1];
+    return fake ? 0 : mount_run(&request);
+}
+
+/* A merge of many shards reads hundreds of files. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static int run(int argc, char **argv)
+{
+    const char *slash = strrchr(argv[0], '/'), *name = slash ? slash + 1 : argv[0];
+    const struct command *command;
+
+    if (strcmp(name, "mount.meldfs") == 0 || strcmp(name, "mount.fuse.meldfs") == 0)
+        return run_helper(argc, argv);
+    if (argc < 2) {
+        print_commands(stderr);
+        return 2;
+    }
+    name = argv[1];
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        name = "help";
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
+        name = "version";
+    command = find_command(name);
+    return command ? run_command(command, argc - 1, argv + 1) : unknown_command(name);
+}
+
+int main(int argc, char **argv)
+{
+    int status;
+
+    if (argc < 1)
+        return 2;
+    raise_file_limit();
+    status = run(argc, argv);
+    if (fflush(stdout) != 0 && status == 0) {
+        cli_say("standard output: %s", strerror(errno));
+        status = 1;
+    }
+    return status;
+}

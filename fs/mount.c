@@ -1,0 +1,333 @@
+#include "mount.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "control.h"
+#include "meld.h"
+#include "mountinfo.h"
+#include "session.h"
+
+struct mounting {
+    const struct mount_request *request;
+    struct meld *meld;
+    char *recipe, *mountpoint; /* absolute */
+    int ready_fd;              /* the parent waits at its other end; -1 in the foreground */
+};
+
+static int plan(struct mounting *m)
+{
+    const struct mount_request *request = m->request;
+    struct meld_options options = {
+        .config = request->config,
+        .yaml_dir_only = request->fstab,
+        .strict = request->options.strict,
+        .cache_bytes = request->options.cache_bytes,
+        .n_threads = request->options.n_threads,
+        .seed = request->options.seed,
+    };
+    struct report report = {0};
+    int ret = meld_open(&options, &m->meld, &report);
+
+    cli_report(&report, ret);
+    report_fini(&report);
+    return ret;
+}
+
+/* The kernel answers a stat of a dead mount from its cache, but not a statfs. A daemon that hangs would not
+ * let that return, so its socket is asked first. */
+static bool has_died(const struct mount_entry *mount)
+{
+    struct err err;
+    struct statfs st;
+    pid_t pid = 0;
+    char *text;
+    int ret = control_ask(mount, &text, &pid, &err);
+
+    free(text);
+    return (ret == -ENOENT || ret == -ECONNREFUSED) && statfs(mount->mountpoint, &st) < 0 &&
+           errno == ENOTCONN;
+}
+
+static int refuse_mounted(const struct mount_entry *mount, struct err *err)
+{
+    const char *path = mount->mountpoint;
+
+    if (has_died(mount))
+        return err_set(
+            err, -ENOTCONN,
+            "%s: a mount whose daemon has died is still there (%s): clear it with `meldfs umount %s`", path,
+            strerror(ENOTCONN), path);
+    return err_set(err, -EBUSY, "%s: %s is mounted there already; `meldfs umount %s` takes it away", path,
+                   mount->source, path);
+}
+
+static int check_not_mounted(const char *mountpoint, struct err *err)
+{
+    struct mount_list list = {0};
+    const struct mount_entry *mount;
+    int ret = mountinfo_read(&list, err);
+
+    mount = ret == 0 ? mountinfo_find(&list, mountpoint) : NULL;
+    if (mount)
+        ret = refuse_mounted(mount, err);
+    mountinfo_free(&list);
+    return ret;
+}
+
+static int check_folder(const char *mountpoint, struct err *err)
+{
+    struct stat st;
+
+    if (stat(mountpoint, &st) < 0) {
+        if (errno == ENOENT)
+            return err_set(err, -ENOENT, "%s: no such folder: make it with mkdir", mountpoint);
+        return err_set(err, -errno, "%s: %s%s", mountpoint, strerror(errno),
+                       errno == ENOTCONN ? ": a dead FUSE mount is there; unmount it first" : "");
+    }
+    if (!S_ISDIR(st.st_mode))
+        return err_set(err, -ENOTDIR, "%s: not a folder, so nothing can be mounted on it", mountpoint);
+    if (geteuid() != 0 && access(mountpoint, W_OK) < 0)
+        return err_set(err, -EACCES, "%s: only a folder that you may write to can be mounted on", mountpoint);
+    return 0;
+}
+
+static int find_mountpoint(struct mounting *m, struct err *err)
+{
+    char *absolute = mountinfo_absolute(m->request->mountpoint, err);
+    int ret = absolute ? check_not_mounted(absolute, err) : -ENOENT;
+
+    if (ret == 0)
+        ret = check_folder(absolute, err);
+    if (ret == 0) {
+        m->mountpoint = realpath(absolute, NULL); /* the last component may be a link, perhaps to a mount */
+        ret = m->mountpoint ? check_not_mounted(m->mountpoint, err)
+                            : err_set(err, -errno, "%s: %s", absolute, strerror(errno));
+    }
+    free(absolute);
+    return ret;
+}
+
+static bool lies_below(const char *path, const char *folder)
+{
+    size_t len = strlen(folder);
+
+    return strncmp(path, folder, len) == 0 && (path[len] == '/' || strcmp(folder, "/") == 0);
+}
+
+/* Everything that the plan reads is open by now. */
+static int check_sources(const char *mountpoint, const char *recipe, struct err *err)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    struct dirent *entry;
+    char path[PATH_MAX];
+    int ret = 0;
+
+    snprintf(path, sizeof(path), "%s", recipe);
+    do {
+        ssize_t len;
+
+        if (lies_below(path, mountpoint)) {
+            ret = err_set(err, -EBUSY,
+                          "%s: is read by the merge and lies on the mountpoint %s: mount elsewhere", path,
+                          mountpoint);
+            break;
+        }
+        entry = dir ? readdir(dir) : NULL;
+        len = entry ? readlinkat(dirfd(dir), entry->d_name, path, sizeof(path) - 1) : 0;
+        path[len > 0 ? len : 0] = '\0';
+    } while (entry);
+    if (dir)
+        closedir(dir);
+    return ret;
+}
+
+static int check_device(struct err *err)
+{
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC), code = errno;
+
+    if (fd >= 0) {
+        close(fd);
+        return 0;
+    }
+    return err_set(
+        err, -code,
+        "/dev/fuse: %s: %s; a container must be started with --device /dev/fuse --cap-add SYS_ADMIN; where "
+        "that is not to be had, `meldfs export CONFIG DIR` writes the model to disk",
+        strerror(code),
+        code == EACCES || code == EPERM ? "FUSE is not permitted here"
+                                        : "this machine has no FUSE (modprobe fuse loads it)");
+}
+
+static int prepare(struct mounting *m, struct err *err)
+{
+    int ret = find_mountpoint(m, err);
+
+    if (ret == 0) {
+        m->recipe = realpath(m->request->config, NULL);
+        if (!m->recipe)
+            ret = err_set(err, -errno, "%s: %s", m->request->config, strerror(errno));
+    }
+    if (ret == 0)
+        ret = check_sources(m->mountpoint, m->recipe, err);
+    if (ret == 0)
+        ret = check_device(err);
+    return ret;
+}
+
+/* The pipe carries one zero byte, or the text of what went wrong. */
+static int tell_parent(void *arg)
+{
+    const struct mounting *m = arg;
+
+    return m->ready_fd < 0 || write(m->ready_fd, "", 1) == 1 ? 0 : -1;
+}
+
+static int serve(struct mounting *m, struct err *err)
+{
+    struct session_setup setup = {
+        .meld = m->meld,
+        .recipe = m->recipe,
+        .mountpoint = m->mountpoint,
+        .options = &m->request->options,
+        .log = log_new(m->ready_fd >= 0),
+        .debug = m->request->debug,
+        .on_ready = tell_parent,
+        .arg = m,
+    };
+    int ret;
+
+    if (!setup.log)
+        return err_set(err, -ENOMEM, "out of memory");
+    mallopt(M_ARENA_MAX, 2); /* an arena a thread would cost more than the cache */
+    m->meld = NULL;
+    ret = session_run(&setup, err);
+    log_free(setup.log);
+    return ret;
+}
+
+static void detach(void)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    setsid();
+    (void)!chdir("/");
+    for (int fd = 0; null >= 0 && fd < 3; fd++)
+        dup2(null, fd);
+    if (null > 2)
+        close(null);
+}
+
+static int be_daemon(struct mounting *m)
+{
+    struct err err;
+    int ret;
+
+    detach();
+    ret = serve(m, &err);
+    if (ret < 0)
+        (void)!write(m->ready_fd, err.text, strlen(err.text));
+    return ret < 0;
+}
+
+static int tell_end(pid_t pid)
+{
+    int status = 0;
+
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFSIGNALED(status))
+        cli_say("the daemon was ended by signal %d (%s) before the mount answered", WTERMSIG(status),
+                strsignal(WTERMSIG(status)));
+    else
+        cli_say("the daemon ended before the mount answered (status %d)", WEXITSTATUS(status));
+    return 1;
+}
+
+static int wait_for_daemon(pid_t pid, int fd)
+{
+    char text[sizeof(((struct err *)0)->text)];
+    size_t len = 0;
+    ssize_t got;
+
+    while ((got = read(fd, text + len, sizeof(text) - 1 - len)) != 0) {
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            break;
+        if (len == 0 && text[0] == '\0')
+            return 0;
+        len += (size_t)got;
+    }
+    if (len == 0)
+        return tell_end(pid);
+    text[len] = '\0';
+    cli_say("%s", text);
+    waitpid(pid, NULL, 0);
+    return 1;
+}
+
+static int start_daemon(struct mounting *m)
+{
+    int fds[2], status;
+    pid_t pid;
+
+    if (pipe2(fds, O_CLOEXEC) < 0) {
+        cli_say("pipe: %s", strerror(errno));
+        return 1;
+    }
+    fflush(NULL);
+    pid = fork();
+    m->ready_fd = fds[1];
+    if (pid == 0) {
+        close(fds[0]);
+        return be_daemon(m);
+    }
+    close(fds[1]);
+    if (pid < 0)
+        cli_say("fork: %s", strerror(errno));
+    status = pid < 0 ? 1 : wait_for_daemon(pid, fds[0]);
+    close(fds[0]);
+    return status;
+}
+
+static int start_foreground(struct mounting *m)
+{
+    struct err err;
+    int ret = serve(m, &err);
+
+    if (ret == -EINTR) /* a signal that came before anyone could read is as good as one that came later */
+        ret = 0;
+    if (ret < 0)
+        cli_say("%s", err.text);
+    return ret < 0;
+}
+
+int mount_run(const struct mount_request *request)
+{
+    struct mounting m = {.request = request, .ready_fd = -1};
+    struct err err;
+    int status = 1;
+
+    if (plan(&m) < 0)
+        return 1;
+    if (prepare(&m, &err) < 0)
+        cli_say("%s", err.text);
+    else
+        status = request->foreground ? start_foreground(&m) : start_daemon(&m);
+    meld_close(m.meld);
+    free(m.recipe);
+    free(m.mountpoint);
+    return status;
+}

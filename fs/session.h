@@ -1,0 +1,25 @@
+/* A mount while it lives: from the mount call to the unmount, in the process that calls. */
+#ifndef SESSION_H
+#define SESSION_H
+
+#include "log.h"
+#include "meld.h"
+#include "options.h"
+
+struct session_setup {
+    struct meld *meld;               /* planned, not started */
+    const char *recipe, *mountpoint; /* absolute */
+    const struct mount_options *options;
+    struct log *log;
+    bool debug;
+    /* The mount answers. Non-zero: nobody wants it any more, end. From another thread. */
+    int (*on_ready)(void *arg);
+    void *arg;
+};
+
+/* Blocks until the mount is taken away or SIGTERM or SIGINT comes; the meld has been closed and nothing is
+ * mounted any more when it returns. May fork: call it before any thread is started. 0, or -errno with err if
+ * the mount never answered. */
+int session_run(const struct session_setup *setup, struct err *err);
+
+#endif

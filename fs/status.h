@@ -1,0 +1,8 @@
+/* The status command: what the daemons say of themselves. */
+#ifndef STATUS_H
+#define STATUS_H
+
+/* mountpoint NULL: every mount. Exit status: 1 if one does not answer or the path is no meldfs mount. */
+int status_run(const char *mountpoint);
+
+#endif

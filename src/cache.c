@@ -11,6 +11,7 @@ enum state { FREE, FILLING, PRESENT };
 struct entry {
     enum state state;
     unsigned pins;
+    bool spent; /* its slot is taken before a free one */
     uint64_t key;
     struct entry *chain;         /* next of its hash bucket (FILLING, PRESENT), or of the free list */
     struct entry *newer, *older; /* the LRU list: PRESENT and unpinned only */
@@ -46,6 +47,9 @@ int cache_new(size_t bytes, cache_fill *fill, void *arg, struct cache **out, str
     cache->slab =
         mmap(NULL, n * PIECE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (cache->slab != MAP_FAILED) {
+        /* First touches of small pages would cost as much as the arithmetic; a refusal changes nothing else.
+         */
+        madvise(cache->slab, n * PIECE, MADV_HUGEPAGE);
         cache->entries = calloc(n, sizeof(*cache->entries));
         cache->buckets = calloc(n, sizeof(*cache->buckets));
     }
@@ -114,6 +118,14 @@ static void lru_add(struct cache *cache, struct entry *entry)
     cache->newest = entry;
 }
 
+static void lru_add_oldest(struct cache *cache, struct entry *entry)
+{
+    entry->newer = cache->oldest;
+    entry->older = NULL;
+    *(entry->newer ? &entry->newer->older : &cache->newest) = entry;
+    cache->oldest = entry;
+}
+
 static void lru_remove(struct cache *cache, struct entry *entry)
 {
     *(entry->newer ? &entry->newer->older : &cache->newest) = entry->older;
@@ -128,10 +140,11 @@ static void pin(struct cache *cache, struct entry *entry)
     }
 }
 
-/* A slot for `key`, evicting the oldest unpinned piece if need be; NULL if all are filling or pinned. */
+/* A slot for `key`: a spent piece's, a free one, or the oldest unpinned piece's; NULL if all are filling or
+ * pinned. */
 static struct entry *place(struct cache *cache, uint64_t key)
 {
-    struct entry *entry = cache->free_list;
+    struct entry *entry = cache->oldest && cache->oldest->spent ? NULL : cache->free_list;
 
     if (entry) {
         cache->free_list = entry->chain;
@@ -270,18 +283,29 @@ void cache_filled(struct cache *cache, char *slot, int status, const struct err 
     }
 }
 
-void cache_unpin(struct cache *cache, const char *data)
+static void unpin(struct cache *cache, const char *data, bool spent)
 {
     struct entry *entry = entry_of(cache, data);
 
     pthread_mutex_lock(&cache->lock);
+    entry->spent = spent;
     if (--entry->pins == 0) {
-        lru_add(cache, entry);
+        (spent ? lru_add_oldest : lru_add)(cache, entry);
         cache->stats.pinned--;
         serve_starved(cache);
     } else {
         pthread_mutex_unlock(&cache->lock);
     }
+}
+
+void cache_unpin(struct cache *cache, const char *data)
+{
+    unpin(cache, data, false);
+}
+
+void cache_unpin_spent(struct cache *cache, const char *data)
+{
+    unpin(cache, data, true);
 }
 
 void cache_stats(struct cache *cache, struct cache_stats *stats)

@@ -42,6 +42,10 @@ void cache_free(struct cache *cache); /* no waiter, fill or pin may be left; NUL
 void cache_get(struct cache *cache, struct cache_waiter *waiter); /* waiter->key, ->ready set */
 void cache_filled(struct cache *cache, char *slot, int status, const struct err *err);
 void cache_unpin(struct cache *cache, const char *data);
+/* The same, by who has handed on the whole piece and does not expect it to be asked for again: its slot is
+ * the first to be taken, so that a stream goes round in a few slots that the processor's own cache still
+ * holds. */
+void cache_unpin_spent(struct cache *cache, const char *data);
 
 void cache_stats(struct cache *cache, struct cache_stats *stats);
 

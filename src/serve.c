@@ -316,13 +316,17 @@ static void piece_ready(struct cache_waiter *waiter, int status, const char *dat
 {
     struct request *request = (struct request *)waiter;
     struct serve *serve = request->range.serve;
+    uint64_t end = request->range.off + request->range.len;
+    bool whole = request->range.off % PIECE == 0 &&
+                 (end % PIECE == 0 || end == serve->layout->files[request->range.index].size);
 
     if (status) {
         finish(request, status, NULL, err);
         return;
     }
     finish(request, 0, (char *)(uintptr_t)data + request->range.off % PIECE, NULL);
-    cache_unpin(serve->cache, data);
+    /* Who read it all at once, the kernel above all, keeps it. */
+    (whole ? cache_unpin_spent : cache_unpin)(serve->cache, data);
 }
 
 static void gather(struct request *request);

@@ -139,6 +139,34 @@ static void test_a_pinned_piece_stays_and_the_starved_get_their_turn(void **stat
     cache_free(b.cache);
 }
 
+static void test_spent_slots_are_taken_first(void **state)
+{
+    struct bench b;
+    struct want want;
+    struct cache_stats stats;
+
+    (void)state;
+    start(&b, 4);
+    load(&b, 1);
+    for (uint64_t key = 10; key < 20; key++) {
+        int n = b.n;
+        get(&b, &want, key);
+        finish(&b, n);
+        cache_unpin_spent(b.cache, want.data);
+    }
+    cache_stats(b.cache, &stats);
+    assert_int_equal(stats.used, 2); /* ten pieces went through one slot */
+    load(&b, 1);
+    assert_int_equal(b.n, 11);
+    load(&b, 19); /* still there until its slot is wanted, and then kept like any other */
+    assert_int_equal(b.n, 11);
+    load(&b, 2);
+    load(&b, 3);
+    load(&b, 19);
+    assert_int_equal(b.n, 13);
+    cache_free(b.cache);
+}
+
 static void test_a_failed_fill_leaves_nothing(void **state)
 {
     struct bench b;
@@ -274,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_one_fill_serves_all_who_wait),
         cmocka_unit_test(test_the_oldest_goes),
         cmocka_unit_test(test_a_pinned_piece_stays_and_the_starved_get_their_turn),
+        cmocka_unit_test(test_spent_slots_are_taken_first),
         cmocka_unit_test(test_a_failed_fill_leaves_nothing),
         cmocka_unit_test(test_storm),
         cmocka_unit_test(test_too_large),

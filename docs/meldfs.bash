@@ -41,7 +41,7 @@ _meldfs()
     case $command:$cur in
     mount:-*) _meldfs_words '-f -d -o' ;;
     export:-*) _meldfs_words '-o' ;;
-    check:-*) _meldfs_words '--strict' ;;
+    check:-*) _meldfs_words '--strict --deep' ;;
     help:*) _meldfs_words 'mount umount check explain export status version' ;;
     umount:* | status:*) _meldfs_mounts ;;
     mount:* | check:* | explain:* | export:*)

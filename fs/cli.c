@@ -5,15 +5,32 @@
 #include <string.h>
 #include <time.h>
 
+static void mask_controls(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+}
+
+struct cli_line cli_shown(const char *text)
+{
+    struct cli_line line;
+
+    snprintf(line.text, sizeof(line.text), "%s", text);
+    mask_controls(line.text);
+    return line;
+}
+
 void cli_say(const char *fmt, ...)
 {
-    char text[2048];
+    struct cli_line line;
     va_list args;
 
     va_start(args, fmt);
-    vsnprintf(text, sizeof(text), fmt, args);
+    vsnprintf(line.text, sizeof(line.text), fmt, args);
     va_end(args);
-    fprintf(stderr, "meldfs: %s\n", text);
+    mask_controls(line.text);
+    fprintf(stderr, "meldfs: %s\n", line.text);
 }
 
 void cli_report(const struct report *report, int code)

@@ -6,7 +6,13 @@
 
 #include "err.h"
 
-/* "meldfs: ..." and a newline, to stderr. */
+/* Text from elsewhere, fit for a terminal: control characters as `?`, cut where it is too long. */
+struct cli_line {
+    char text[2048];
+};
+struct cli_line cli_shown(const char *text);
+
+/* "meldfs: ..." and a newline, to stderr, as cli_shown. */
 void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Every problem on its line; a report whose texts were lost, or -errno that left none, is said too. */

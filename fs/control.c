@@ -149,16 +149,34 @@ int control_open(struct control *control, unsigned major, unsigned minor, struct
     remove_dead(control->folder);
     socket_name(control->name, sizeof(control->name), major, minor);
     control->fd = listen_at(control->folder, control->name, err);
+    control->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (control->fd >= 0)
         return 0;
+    if (control->spare >= 0)
+        close(control->spare);
     close(control->folder);
     return control->fd;
+}
+
+/* A client that stayed in the queue would wake the caller again and again. */
+static void send_away(struct control *control)
+{
+    int fd;
+
+    if (control->spare >= 0)
+        close(control->spare);
+    fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0)
+        close(fd);
+    control->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 void control_serve(struct control *control, const char *text)
 {
     int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+        send_away(control);
     if (fd < 0)
         return;
     (void)!send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -172,6 +190,8 @@ void control_close(struct control *control)
     unlinkat(control->folder, control->name, 0);
     close(control->fd);
     close(control->folder);
+    if (control->spare >= 0)
+        close(control->spare);
     control->fd = -1;
 }
 

@@ -14,6 +14,7 @@
 
 struct control {
     int folder, fd; /* fd: listening; -1 if it is not open */
+    int spare;      /* given up for a moment when descriptors run out, so that a client can be sent away */
     char name[32];
 };
 

@@ -380,6 +380,18 @@ static int rename_target(struct export *e, struct target *target, struct err *er
     return 0;
 }
 
+/* So that the names, too, outlive a crash. */
+static int sync_folder(struct export *e, const char *path, struct err *err)
+{
+    int fd = openat(e->folder, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), ret = 0;
+
+    if (fd < 0 || (fsync(fd) < 0 && errno != EINVAL))
+        ret = err_set(err, -errno, "%s/%s: %s", e->dir, path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return ret;
+}
+
 static int complete(struct export *e, struct err *err)
 {
     int ret = 0;
@@ -388,9 +400,11 @@ static int complete(struct export *e, struct err *err)
         ret = sync_target(e, &e->targets[i], err);
     for (size_t i = 0; i < e->n && ret == 0; i++)
         ret = rename_target(e, &e->targets[i], err);
-    if (ret == 0 && fsync(e->folder) < 0 && errno != EINVAL)
-        ret = err_set(err, -errno, "%s: %s", e->dir, strerror(errno));
-    return ret;
+    for (size_t i = e->n_subfolders; i-- > 0 && ret == 0;)
+        ret = sync_folder(e, e->subfolders[i], err);
+    if (ret == 0)
+        ret = sync_folder(e, ".", err);
+    return ret == 0 && e->made ? sync_folder(e, "..", err) : ret;
 }
 
 static void undo(struct export *e)
@@ -476,6 +490,7 @@ int export_run(struct meld *meld, const char *dir)
     sigemptyset(&e.signals);
     sigaddset(&e.signals, SIGINT);
     sigaddset(&e.signals, SIGTERM);
+    sigaddset(&e.signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &e.signals, NULL);
     ret = prepare(&e, &bytes, &err);
     if (ret == 0)

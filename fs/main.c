@@ -1,29 +1,33 @@
 /* The command line. Exit status 0: done, 1: the work failed, 2: the command line is wrong. */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "export.h"
 #include "meld.h"
 #include "mount.h"
 #include "options.h"
+#include "progress.h"
 #include "status.h"
 #include "unmount.h"
 
 struct command;
 
-enum { OPT_FIRST = 256, OPT_STRICT = OPT_FIRST, OPT_HELP };
+enum { OPT_FIRST = 256, OPT_STRICT = OPT_FIRST, OPT_DEEP, OPT_HELP };
 
 /* What a command line came to. */
 struct call {
     const struct command *command;
     struct mount_request request; /* config and mountpoint are the first two arguments, whatever they mean */
     int n_args;
+    bool deep; /* check reads the tensors */
 };
 
 struct command {
@@ -58,9 +62,12 @@ static const struct command commands[] = {
      "Returns when the mount can be read. `meldfs umount MOUNTPOINT` ends it.\n"},
     {"umount", "MOUNTPOINT", 1, 1, "", run_umount, "unmount, and wait until the daemon has ended",
      "Clears a mount whose daemon has died, too.\n"},
-    {"check", "CONFIG [--strict]", 1, 1, "", run_check, "tell everything that is wrong with a merge file",
+    {"check", "CONFIG [--strict] [--deep]", 1, 1, "", run_check,
+     "tell everything that is wrong with a merge file",
      "  --strict  take warnings for errors\n"
-     "Reads no tensor.\n"},
+     "  --deep    read the tensors, too: NaN and infinities, donors that change nothing, what rounding "
+     "loses\n"
+     "Without --deep no tensor is read.\n"},
     {"explain", "CONFIG [TENSOR]", 1, 2, "", run_explain,
      "tell where tensors come from: sources, method, parameter values", ""},
     {"export", "CONFIG FOLDER [-o OPTION,...]", 2, 2, "o:", run_export, "write the model to disk",
@@ -89,6 +96,7 @@ static struct meld_options plan_options(const struct call *call)
 
     return (struct meld_options){
         .config = request->config,
+        .yaml_dir_only = request->fstab,
         .strict = request->options.strict,
         .cache_bytes = request->options.cache_bytes,
         .seed = request->options.seed,
@@ -118,18 +126,49 @@ static int run_umount(struct call *call)
     return unmount_run(call->request.config);
 }
 
+static bool inspect_progress(void *arg, uint64_t done, uint64_t total)
+{
+    struct progress *progress = arg;
+
+    progress->total = total;
+    progress_update(progress, done);
+    return true;
+}
+
+/* Read all tensors and tell what was found. 0, or 1 if something is wrong. */
+static int inspect(const struct call *call, struct meld *meld)
+{
+    struct progress progress = progress_start(0);
+    struct report report = {0};
+    char *text = NULL;
+    int ret = meld_inspect(meld, inspect_progress, &progress, &report, &text);
+    bool wrong = ret < 0 || report.n_errors > 0 || (call->request.options.strict && report.n > 0);
+
+    progress_end(&progress);
+    cli_report(&report, ret);
+    if (text)
+        fputs(text, stdout);
+    report_fini(&report);
+    free(text);
+    return wrong;
+}
+
 static int run_check(struct call *call)
 {
     double started = cli_clock();
     struct meld *meld = plan(call);
     struct meld_counters counters = {0};
+    int status = meld && call->deep ? inspect(call, meld) : 0;
 
-    if (!meld)
+    if (!meld || status) {
+        meld_close(meld);
         return 1;
+    }
     meld_counters(meld, &counters);
-    printf("%s: good: %" PRIu64 " tensors of %" PRIu64 " models, %zu files, %s, planned in %s\n",
+    printf("%s: good: %" PRIu64 " tensors of %" PRIu64 " models, %zu files, %s, %s in %s\n",
            call->request.config, counters.n_tensors, counters.n_models, meld_n_files(meld),
-           cli_bytes(counters.bytes_total).text, cli_seconds(cli_clock() - started).text);
+           cli_bytes(counters.bytes_total).text, call->deep ? "read" : "planned",
+           cli_seconds(cli_clock() - started).text);
     meld_close(meld);
     return 0;
 }
@@ -252,6 +291,11 @@ static int take_option(int letter, char **argv, struct call *call)
         if (strncmp(command->args, "CONFIG", 6) == 0)
             return 0;
         break;
+    case OPT_DEEP:
+        call->deep = true;
+        if (strcmp(command->name, "check") == 0)
+            return 0;
+        break;
     case OPT_HELP:
         call->n_args = 1;
         call->request.config = command->name;
@@ -267,6 +311,7 @@ static int take_options(int argc, char **argv, struct call *call)
 {
     static const struct option long_options[] = {
         {"strict", no_argument, NULL, OPT_STRICT},
+        {"deep", no_argument, NULL, OPT_DEEP},
         {"help", no_argument, NULL, OPT_HELP},
         {NULL, 0, NULL, 0},
     };
@@ -296,10 +341,11 @@ static int run_command(const struct command *command, int argc, char **argv)
 }
 
 /* mount.meldfs SPEC FOLDER [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...], as mount(8) calls its helpers.
- * Here -f means "fake": say what would fail, and mount nothing. */
+ * Here -f means "fake": everything but the mount itself is done, as by `meldfs check`. */
 static int run_helper(int argc, char **argv)
 {
     struct mount_request request = {.fstab = true};
+    struct meld *meld;
     bool fake = false;
     int letter;
 
@@ -317,7 +363,11 @@ static int run_helper(int argc, char **argv)
     }
     request.config = argv[optind];
     request.mountpoint = argv[optind + 1];
-    return fake ? 0 : mount_run(&request);
+    if (!fake)
+        return mount_run(&request);
+    meld = plan(&(struct call){.request = request});
+    meld_close(meld);
+    return !meld;
 }
 
 /* A merge of many shards reads hundreds of files. */
@@ -351,12 +401,25 @@ static int run(int argc, char **argv)
     return command ? run_command(command, argc - 1, argv + 1) : unknown_command(name);
 }
 
+/* A source that got one of their numbers would be lost when the daemon detaches. */
+static void open_standard_files(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd < 3);
+    if (fd > 2)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
     int status;
 
     if (argc < 1)
         return 2;
+    open_standard_files();
     raise_file_limit();
     status = run(argc, argv);
     if (fflush(stdout) != 0 && status == 0) {

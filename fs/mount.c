@@ -126,11 +126,12 @@ static bool lies_below(const char *path, const char *folder)
     return strncmp(path, folder, len) == 0 && (path[len] == '/' || strcmp(folder, "/") == 0);
 }
 
-/* Everything that the plan reads is open by now. */
+/* Everything that the plan reads is open by now. What was open before, mount_run has closed, but for 0 to 2.
+ */
 static int check_sources(const char *mountpoint, const char *recipe, struct err *err)
 {
     DIR *dir = opendir("/proc/self/fd");
-    struct dirent *entry;
+    struct dirent *entry = NULL;
     char path[PATH_MAX];
     int ret = 0;
 
@@ -138,7 +139,7 @@ static int check_sources(const char *mountpoint, const char *recipe, struct err 
     do {
         ssize_t len;
 
-        if (lies_below(path, mountpoint)) {
+        if ((!entry || atoi(entry->d_name) > 2) && lies_below(path, mountpoint)) {
             ret = err_set(err, -EBUSY,
                           "%s: is read by the merge and lies on the mountpoint %s: mount elsewhere", path,
                           mountpoint);
@@ -278,6 +279,17 @@ static int wait_for_daemon(pid_t pid, int fd)
     return 1;
 }
 
+/* Does the mount answer? Asked by the parent, which the daemon's end sets free. */
+static int probe(const char *mountpoint)
+{
+    struct stat st;
+
+    if (stat(mountpoint, &st) == 0)
+        return 0;
+    cli_say("%s: mounted, but it does not answer: %s", mountpoint, strerror(errno));
+    return 1;
+}
+
 static int start_daemon(struct mounting *m)
 {
     int fds[2], status;
@@ -298,6 +310,8 @@ static int start_daemon(struct mounting *m)
     if (pid < 0)
         cli_say("fork: %s", strerror(errno));
     status = pid < 0 ? 1 : wait_for_daemon(pid, fds[0]);
+    if (status == 0)
+        status = probe(m->mountpoint);
     close(fds[0]);
     return status;
 }
@@ -320,6 +334,9 @@ int mount_run(const struct mount_request *request)
     struct err err;
     int status = 1;
 
+    /* A daemon that kept the caller's descriptors would hold his locks and pipes for as long as it lives. */
+    if (!request->foreground)
+        close_range(3, ~0U, 0);
     if (plan(&m) < 0)
         return 1;
     if (prepare(&m, &err) < 0)

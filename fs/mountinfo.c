@@ -4,6 +4,9 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { LINKS_MAX = 8 };
 
 #define TYPE "fuse.meldfs"
 
@@ -130,6 +133,41 @@ const struct mount_entry *mountinfo_find(const struct mount_list *list, const ch
         if (!list->entries[i].hidden && strcmp(list->entries[i].mountpoint, mountpoint) == 0)
             return &list->entries[i];
     return NULL;
+}
+
+/* Where the link at `path` points, malloc'd; NULL: it is none. */
+static char *link_target(const char *path)
+{
+    char target[PATH_MAX], *out;
+    ssize_t len = readlink(path, target, sizeof(target) - 1);
+    int dir = (int)(strrchr(path, '/') - path);
+
+    if (len <= 0)
+        return NULL;
+    target[len] = '\0';
+    if (target[0] == '/')
+        return strdup(target);
+    return asprintf(&out, "%.*s/%s", dir, path, target) < 0 ? NULL : out;
+}
+
+const struct mount_entry *mountinfo_lookup(const struct mount_list *list, const char *path, struct err *err)
+{
+    const struct mount_entry *found = NULL;
+    char *absolute = mountinfo_absolute(path, err), *target;
+
+    for (int hops = 0; absolute && hops < LINKS_MAX; hops++) {
+        found = mountinfo_find(list, absolute);
+        target = found ? NULL : link_target(absolute);
+        if (!target)
+            break;
+        free(absolute);
+        absolute = mountinfo_absolute(target, err);
+        free(target);
+    }
+    if (absolute && !found)
+        err_set(err, -EINVAL, "%s: not a meldfs mount", absolute);
+    free(absolute);
+    return found;
 }
 
 static char *whole_path(const char *path, struct err *err)

@@ -28,6 +28,9 @@ void mountinfo_free(struct mount_list *list);
 /* The one that is seen at the absolute path, or NULL. */
 const struct mount_entry *mountinfo_find(const struct mount_list *list, const char *mountpoint);
 
+/* The one that a path as typed means, through links, too; NULL with err. Never looks into a mount. */
+const struct mount_entry *mountinfo_lookup(const struct mount_list *list, const char *path, struct err *err);
+
 /* An absolute path whose last component has not been looked at, unless it is "." or "..". malloc'd, or NULL
  * with err. */
 char *mountinfo_absolute(const char *path, struct err *err);

@@ -40,6 +40,12 @@ static struct stat stat_of(const struct ops *ops, const struct tree_node *node)
     return st;
 }
 
+static void note_asked(struct ops *ops)
+{
+    if (!atomic_load_explicit(&ops->asked, memory_order_relaxed) && !atomic_exchange(&ops->asked, true))
+        ops->on_asked(ops->arg);
+}
+
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
     struct ops *ops = userdata;
@@ -58,10 +64,11 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 /* Nobody's name is cached as missing: another generation may have it. */
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    const struct ops *ops = ops_of(req);
+    struct ops *ops = ops_of(req);
     ssize_t node = parent == 0 ? -ENOENT : tree_lookup(ops->tree, (size_t)(parent - FUSE_ROOT_ID), name);
     struct fuse_entry_param entry = {.attr_timeout = FOREVER, .entry_timeout = FOREVER};
 
+    note_asked(ops);
     if (node < 0) {
         fuse_reply_err(req, (int)-node);
         return;
@@ -89,6 +96,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     struct stat st;
 
     (void)fi;
+    note_asked(ops_of(req));
     if (!node) {
         fuse_reply_err(req, ENOENT);
         return;
@@ -141,7 +149,9 @@ static void read_done(void *arg, int status, const struct iovec *iov, int n_iov,
 {
     struct reading *reading = arg;
 
-    if (status < 0) {
+    if (status == -ECANCELED) { /* the mount is ending */
+        fuse_reply_err(reading->req, EIO);
+    } else if (status < 0) {
         log_failure(reading, err && err->text[0] ? err->text : strerror(-status));
         fuse_reply_err(reading->req, status == -ENOMEM ? ENOMEM : EIO);
     } else if (iov_len(iov, n_iov) != reading->len) {
@@ -188,6 +198,7 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
     const struct tree_node *node = node_of(req, ino);
 
+    note_asked(ops_of(req));
     if (!node || node->file >= 0) {
         fuse_reply_err(req, node ? ENOTDIR : ENOENT);
         return;
@@ -264,12 +275,6 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
     fuse_reply_statfs(req, &st);
 }
 
-static void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
-{
-    (void)ino;
-    fuse_reply_err(req, mask & W_OK ? EROFS : 0);
-}
-
 static void reply_xattr(fuse_req_t req, const char *value, size_t len, size_t room)
 {
     if (room == 0)
@@ -313,7 +318,6 @@ const struct fuse_lowlevel_ops ops_table = {
     .readdir = op_readdir,
     .releasedir = reply_ok,
     .statfs = op_statfs,
-    .access = op_access,
     .getxattr = op_getxattr,
     .listxattr = op_listxattr,
 };

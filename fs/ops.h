@@ -9,6 +9,7 @@
 
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
+#include <stdatomic.h>
 
 #include "log.h"
 #include "meld.h"
@@ -20,9 +21,12 @@ struct ops {
     struct log *log;
     uid_t uid;
     gid_t gid;
-    void (*on_init)(
-        void *arg); /* from a FUSE thread, when the kernel has said hello and is about to be answered */
+    /* From a FUSE thread: */
+    void (*on_init)(void *arg); /* the kernel has said hello and is about to be answered */
+    void (*on_asked)(
+        void *arg); /* somebody asks for something, which the kernel lets through after that answer; once */
     void *arg;
+    atomic_bool asked;
 };
 
 /* userdata of the session: a struct ops that outlives it. The session may be destroyed only after meld_close:

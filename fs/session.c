@@ -32,7 +32,7 @@ struct session {
     struct ops ops;
     struct fuse_session *fuse;
     unsigned major, minor; /* of the mount; 0:0 if it is not known */
-    int init_fd, stop_fd, signal_fd;
+    int init_fd, asked_fd, stop_fd, signal_fd;
     pthread_t main_thread, watcher;
     double started;
     /* The watcher's alone until it is joined. */
@@ -49,6 +49,11 @@ static void raise_event(int fd)
 static void on_init(void *arg)
 {
     raise_event(((struct session *)arg)->init_fd);
+}
+
+static void on_asked(void *arg)
+{
+    raise_event(((struct session *)arg)->asked_fd);
 }
 
 static void wake(int signo)
@@ -75,8 +80,9 @@ static int setup_signals(struct session *s, struct err *err)
     pthread_sigmask(SIG_BLOCK, &all, NULL);
     s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     s->init_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->asked_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (s->signal_fd < 0 || s->init_fd < 0 || s->stop_fd < 0)
+    if (s->signal_fd < 0 || s->init_fd < 0 || s->asked_fd < 0 || s->stop_fd < 0)
         return err_set(err, -errno, "signalfd: %s", strerror(errno));
     return 0;
 }
@@ -179,7 +185,8 @@ static int mount_it(struct session *s, struct err *err)
                    *text ? text : "no reason given", hint);
 }
 
-/* As root only. The kernel takes the smaller of this and what it said at the start, so not before then. */
+/* As root only. The kernel takes the smaller of this and what it said at the start, so not before that is
+ * over, as it is when the first request comes. */
 static void set_read_ahead(const struct session *s)
 {
     char path[64];
@@ -193,14 +200,11 @@ static void set_read_ahead(const struct session *s)
     close(fd);
 }
 
+/* Nothing here may touch the mount: a thread of the daemon that waits for the daemon could not be killed. */
 static int become_ready(struct session *s)
 {
     struct err err;
-    struct stat st;
 
-    if (stat(s->setup->mountpoint, &st) < 0 || st.st_dev != makedev(s->major, s->minor))
-        return err_set(&s->err, -EIO, "%s: mounted, but it does not answer", s->setup->mountpoint);
-    set_read_ahead(s);
     if (control_open(&s->control, s->major, s->minor, &err) < 0)
         log_line(s->setup->log, LOG_WARNING, "%s: `meldfs status` will not reach it: %s",
                  s->setup->mountpoint, err.text);
@@ -268,10 +272,13 @@ static void end_loop(const struct session *s)
 static void *watch(void *arg)
 {
     struct session *s = arg;
-    struct pollfd fds[] = {{s->stop_fd, POLLIN, 0}, {s->signal_fd, POLLIN, 0}, {s->init_fd, POLLIN, 0}};
+    struct pollfd fds[] = {{s->stop_fd, POLLIN, 0},
+                           {s->signal_fd, POLLIN, 0},
+                           {s->init_fd, POLLIN, 0},
+                           {s->asked_fd, POLLIN, 0}};
 
     for (;;) {
-        if (poll(fds, 3, s->ending ? WAKE_MS : -1) < 0 && errno != EINTR)
+        if (poll(fds, 4, s->ending ? WAKE_MS : -1) < 0 && errno != EINTR)
             s->ending = true;
         if (fds[0].revents)
             return NULL;
@@ -282,6 +289,10 @@ static void *watch(void *arg)
         } else if (fds[2].revents && !s->ending) {
             s->ending = become_ready(s) < 0;
             fds[2].fd = s->control.fd;
+        }
+        if (fds[3].revents) {
+            set_read_ahead(s);
+            fds[3].fd = -1;
         }
         if (s->ending) {
             fds[2].fd = -1;
@@ -378,6 +389,7 @@ int session_run(const struct session_setup *setup, struct err *err)
     struct session s = {.setup = setup,
                         .meld = setup->meld,
                         .init_fd = -1,
+                        .asked_fd = -1,
                         .stop_fd = -1,
                         .signal_fd = -1,
                         .main_thread = pthread_self(),
@@ -385,7 +397,7 @@ int session_run(const struct session_setup *setup, struct err *err)
                         .control = {.fd = -1}};
     int ret;
 
-    s.ops = (struct ops){setup->meld, NULL, setup->log, getuid(), getgid(), on_init, &s};
+    s.ops = (struct ops){setup->meld, NULL, setup->log, getuid(), getgid(), on_init, on_asked, &s, false};
     err_set(err, 0, "%s", "");
     ret = run(&s, err);
     meld_close(s.meld);
@@ -393,6 +405,7 @@ int session_run(const struct session_setup *setup, struct err *err)
         fuse_session_destroy(s.fuse);
     tree_free(s.tree);
     close_if_open(s.init_fd);
+    close_if_open(s.asked_fd);
     close_if_open(s.stop_fd);
     close_if_open(s.signal_fd);
     return ret;

@@ -47,8 +47,8 @@ static void print_answer(const char *mountpoint, const char *text, pid_t pid)
 
     control_value(text, "recipe", recipe, sizeof(recipe));
     control_value(text, "uptime_seconds", uptime, sizeof(uptime));
-    printf("%s\n", mountpoint);
-    printf("  recipe      %s\n", recipe);
+    printf("%s\n", cli_shown(mountpoint).text);
+    printf("  recipe      %s\n", cli_shown(recipe).text);
     printf("  model       %" PRIu64 " tensors of %" PRIu64 " models, %s\n", number(text, "tensors"),
            number(text, "models"), bytes(text, "files_bytes").text);
     printf("  daemon      pid %ld, up %s\n", (long)(pid > 0 ? pid : (pid_t)number(text, "pid")),
@@ -72,7 +72,8 @@ static int print_mount(const struct mount_entry *mount)
     if (ret == 0)
         print_answer(mount->mountpoint, text, pid);
     else
-        printf("%s\n  recipe      %s\n  daemon      %s\n", mount->mountpoint, mount->source, err.text);
+        printf("%s\n  recipe      %s\n  daemon      %s\n", cli_shown(mount->mountpoint).text,
+               cli_shown(mount->source).text, cli_shown(err.text).text);
     free(text);
     return ret < 0;
 }
@@ -91,18 +92,12 @@ static int print_all(const struct mount_list *list)
 static int print_one(const struct mount_list *list, const char *path)
 {
     struct err err;
-    char *absolute = mountinfo_absolute(path, &err);
-    const struct mount_entry *mount = absolute ? mountinfo_find(list, absolute) : NULL;
-    int status = 1;
+    const struct mount_entry *mount = mountinfo_lookup(list, path, &err);
 
     if (mount)
-        status = print_mount(mount);
-    else if (absolute)
-        cli_say("%s: not a meldfs mount", absolute);
-    else
-        cli_say("%s", err.text);
-    free(absolute);
-    return status;
+        return print_mount(mount);
+    cli_say("%s", err.text);
+    return 1;
 }
 
 int status_run(const char *mountpoint)

@@ -86,17 +86,12 @@ static void wait_for_daemon(const char *mountpoint, int pidfd)
         cli_say("%s: unmounted, but the daemon still runs: something holds a file of it open", mountpoint);
 }
 
-static int unmount_found(const struct mount_list *list, const char *path)
+static int unmount_found(const struct mount_entry *mount)
 {
-    const struct mount_entry *mount = mountinfo_find(list, path);
-    int pidfd, ret;
+    const char *path = mount->mountpoint;
+    int pidfd = watch_daemon(mount), ret;
     struct err err;
 
-    if (!mount) {
-        cli_say("%s: not a meldfs mount", path);
-        return 1;
-    }
-    pidfd = watch_daemon(mount);
     ret = unmount_now(path, false, &err);
     if (ret == 0)
         wait_for_daemon(path, pidfd);
@@ -113,15 +108,16 @@ static int unmount_found(const struct mount_list *list, const char *path)
 int unmount_run(const char *path)
 {
     struct mount_list list = {0};
+    const struct mount_entry *mount = NULL;
     struct err err;
-    char *absolute = mountinfo_absolute(path, &err);
     int status = 1;
 
-    if (!absolute || mountinfo_read(&list, &err) < 0)
-        cli_say("%s", err.text);
+    if (mountinfo_read(&list, &err) == 0)
+        mount = mountinfo_lookup(&list, path, &err);
+    if (mount)
+        status = unmount_found(mount);
     else
-        status = unmount_found(&list, absolute);
+        cli_say("%s", err.text);
     mountinfo_free(&list);
-    free(absolute);
     return status;
 }

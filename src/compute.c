@@ -257,6 +257,7 @@ static int job_init(struct job *job)
 
     job->kernels = job->scratch->kernels;
     job->n_temps = method && method->n_temps > TILE_TEMPS ? method->n_temps : TILE_TEMPS;
+    job->n_temps += method ? method->n_input_temps * recipe->n_inputs : 0;
     job->packed = !job->visit && may_run_packed(recipe);
     choose_sizes(job, end_of(job) - begin_of(job));
     ret = take_tables(job);

@@ -9,6 +9,7 @@
 #ifndef KERNEL_H
 #define KERNEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,9 @@
 enum round { ROUND_F32, ROUND_BF16, ROUND_F16, ROUND_COUNT }; /* the working types */
 
 enum round round_of(enum dtype dtype); /* dtype: F32, BF16 or F16 */
+
+enum { SPREAD_ZEROS = 8 };
+#define KERNEL_NAN 0x7f800001u /* the bits that stand for any NaN where magnitudes are ordered */
 
 enum { TASK_FUSED = 4 }; /* donors that the fused task vector kernels take */
 
@@ -55,8 +59,97 @@ struct kernels {
      * merge without a trip through memory for each step. */
     void (*task_bf16[TASK_FUSED + 1])(const void *base, const void *const *x, const float *w, void *out,
                                       size_t n);
+    /* Pruned task vectors and what is made of them (kernel_task.h). out = r(x - base) */
+    void (*delta[ROUND_COUNT])(const float *x, const float *base, float *out, size_t n);
+    /* key: orders magnitudes, all NaN the same and the largest: 15 bits in 16-bit types, else 31 */
+    void (*order_key[ROUND_COUNT])(const float *x, uint32_t *key, size_t n);
+    /* key = key >> shift, and zeros zero + 0, zero + 1 ... zero + SPREAD_ZEROS - 1 in turn */
+    void (*spread_zeros)(uint32_t *key, unsigned shift, uint32_t zero, size_t n);
+    /* x = x times whether the bits of |by|, those of NaN being KERNEL_NAN, are in [low, high) */
+    void (*select)(float *x, const float *by, uint32_t low, uint32_t high, size_t n);
+    /* words: of elements [first, first + n), as rng_word has them */
+    void (*random)(uint32_t *words, uint64_t seed, uint32_t model, uint64_t first, size_t n);
+    /* x = x times (word >> 8) < limit */
+    void (*keep_random)(float *x, const uint32_t *words, uint32_t limit, size_t n);
+    /* the same, with a limit of low + step rank */
+    void (*keep_ranked)(float *x, const uint32_t *words, const uint32_t *rank, double low, double step,
+                        size_t n);
+    /* The sum of |x|, of r(x x), in float64: the bytes are the same everywhere, and depend on how a tensor is
+     * cut. */
+    double (*sum_abs)(const float *x, size_t n);
+    double (*sum_squares[ROUND_COUNT])(const float *x, size_t n);
+    /* acc = acc + r(x (w k)) with k 1 where x has the sign of sum, in which 0 is positive and NaN negative;
+     * 0 elsewhere, and where x is 0 */
+    void (*agree[ROUND_COUNT])(float *acc, const float *x, const float *sum, float w, size_t n);
+    /* acc = acc + w k */
+    void (*agree_weight)(float *acc, const float *x, const float *sum, float w, size_t n);
+    /* Of so many weighted deltas x (1 to TASK_FUSED): out = r(base + r(lambda m)), m the sum of what agrees
+     * with the sum's sign, divided by that of its weights if `normalize`: agree, agree_weight and divide_by
+     * in one */
+    void (*consensus[ROUND_COUNT][TASK_FUSED + 1])(const float *base, const float *const *x, const float *w,
+                                                   bool normalize, float lambda, float *out, size_t n);
+    /* acc = r(r(acc) / r(divisor)), with 1 for a divisor of 0; with `least` for smaller ones */
+    void (*divide_by[ROUND_COUNT])(float *acc, const float *divisor, size_t n);
+    void (*divide_least[ROUND_COUNT])(float *acc, const float *divisor, float least, size_t n);
+    /* out = r(population variance of r(x - in[base]) over the k other inputs), k at least 1 */
+    void (*variance[ROUND_COUNT])(const float *const *in, unsigned base, unsigned k, float *out, size_t n);
+    /* method_ram.c: count = count + (|r(x - base)| > eps); acc = acc + what such an input adds, where so many
+     * do; plus: in float32, and times `lone` where it is the only one */
+    void (*ram_count[ROUND_COUNT])(float *count, const float *x, const float *base, float eps, size_t n);
+    void (*ram_add[ROUND_COUNT])(float *acc, const float *x, const float *base, float eps, const float *count,
+                                 size_t n);
+    void (*ramplus_add[ROUND_COUNT])(float *acc, const float *x, const float *base, float eps,
+                                     const float *count, float lone, size_t n);
     /* nearswap of base a and donor b: method_nearswap.c's formula with t */
     void (*nearswap[ROUND_COUNT])(const float *a, const float *b, float t, float *out, size_t n);
+
+    /* Sums in float64, in lanes by the position in the array, folded in a fixed order; not rounded.
+     * Norms and dots: kernel_norm.h. */
+
+    /* sum x^2; sum a b: products are exact */
+    double (*squares)(const float *x, size_t n);
+    double (*dot)(const float *a, const float *b, size_t n);
+    /* sum (a/na) (b/nb) of float32 quotients, products exact */
+    double (*dot_quotients)(const float *a, float na, const float *b, float nb, size_t n);
+    /* sum r(a b) */
+    double (*dot_rounded[ROUND_COUNT])(const float *a, const float *b, size_t n);
+    /* sum r(r(a/na) r(b/nb)) */
+    double (*dot_units[ROUND_COUNT])(const float *a, float na, const float *b, float nb, size_t n);
+    /* out = r(x / divisor); unit: out = r(r(x - base) / divisor) */
+    void (*quotient[ROUND_COUNT])(const float *x, float divisor, float *out, size_t n);
+    void (*unit[ROUND_COUNT])(const float *x, const float *base, float divisor, float *out, size_t n);
+    /* acc = acc + r(x w), itself not rounded */
+    void (*scaled_add[ROUND_COUNT])(float *acc, const float *x, float w, size_t n);
+    /* acc = acc + r(r(x - r(dot mean)) w), itself not rounded */
+    void (*tangent_add[ROUND_COUNT])(float *acc, const float *x, const float *mean, float dot, float w,
+                                     size_t n);
+    /* acc = r(acc + x) */
+    void (*add_rounded[ROUND_COUNT])(float *acc, const float *x, size_t n);
+    /* out = r(ca a + cb b) in float32; blend: out = r(r(ca a) + r(cb b)) */
+    void (*mix[ROUND_COUNT])(const float *a, float ca, const float *b, float cb, float *out, size_t n);
+    void (*blend[ROUND_COUNT])(const float *a, float ca, const float *b, float cb, float *out, size_t n);
+    /* Elements [at, at + n) of out = r(c_0 x_0 + c_1 x_1 ...) of k >= 1 arrays, in float64, rounded to
+     * float32, then r */
+    void (*combine[ROUND_COUNT])(const float *const *x, const double *c, unsigned k, float *out, size_t at,
+                                 size_t n);
+
+    /* arcee_fusion, for a row of n >= 1 */
+
+    /* the largest element; NaN is passed over, but where it is first */
+    float (*largest)(const float *x, size_t n);
+    /* high + low = e^(x - largest) to 48 bits */
+    void (*exponentials)(const float *x, float largest, float *high, float *low, size_t n);
+    double (*sum_pairs)(const float *high, const float *low, size_t n);
+    /* sum r(p r(ln r(p/q))), p = r(r((high + low) scale) + 1e-8), q likewise of base */
+    double (*sum_divergence[ROUND_COUNT])(const float *high, const float *low, double scale,
+                                          const float *base_high, const float *base_low, double base_scale,
+                                          size_t n);
+    /* out = r(|r(x - base)| divergence) */
+    void (*importance[ROUND_COUNT])(const float *x, const float *base, float divergence, float *out,
+                                    size_t n);
+    /* out = base + r(x - base) where importance >= threshold, else base; float32 */
+    void (*fuse[ROUND_COUNT])(const float *x, const float *base, const float *importance, float threshold,
+                              float *out, size_t n);
 };
 
 /* Every set this CPU can run, best first; count in *n. The last is the baseline. */

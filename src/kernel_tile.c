@@ -7,6 +7,7 @@
 #include "kernel.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #if !defined(__clang__)
@@ -379,6 +380,10 @@ INLINE void nearswap(round_fn *r, const float *a, const float *b, float t, float
 }
 EACH_TYPE(nearswap, (const float *a, const float *b, float t, float *out, size_t n), a, b, t, out, n)
 
+#include "kernel_task.h"
+
+#include "kernel_norm.h"
+
 #define JOIN(a, b) a##b
 #define SET(isa) JOIN(kernels_, isa)
 #define TEXT(x) #x
@@ -403,5 +408,44 @@ const struct kernels SET(KERNEL_ISA) = {
     .scale = ENTRIES(scale),
     .apply = ENTRIES(apply),
     .task_bf16 = {NULL, task_bf16_1, task_bf16_2, task_bf16_3, task_bf16_4},
+    .delta = ENTRIES(delta),
+    .order_key = ENTRIES(order_key),
+    .spread_zeros = spread_zeros,
+    .select = select_by,
+    .random = random_words,
+    .keep_random = keep_random,
+    .keep_ranked = keep_ranked,
+    .sum_abs = sum_abs,
+    .sum_squares = ENTRIES(sum_squares),
+    .agree = ENTRIES(agree),
+    .agree_weight = agree_weight,
+    .consensus = {[ROUND_F32] = CONSENSUS_ENTRIES(f32),
+                  [ROUND_BF16] = CONSENSUS_ENTRIES(bf16),
+                  [ROUND_F16] = CONSENSUS_ENTRIES(f16)},
+    .divide_by = ENTRIES(divide_by),
+    .divide_least = ENTRIES(divide_least),
+    .variance = ENTRIES(variance),
+    .ram_count = ENTRIES(ram_count),
+    .ram_add = ENTRIES(ram_add),
+    .ramplus_add = ENTRIES(ramplus_add),
     .nearswap = ENTRIES(nearswap),
+    .squares = squares,
+    .dot = dot,
+    .dot_quotients = dot_quotients,
+    .dot_rounded = ENTRIES(dot_rounded),
+    .dot_units = ENTRIES(dot_units),
+    .quotient = ENTRIES(quotient),
+    .unit = ENTRIES(unit),
+    .scaled_add = ENTRIES(scaled_add),
+    .tangent_add = ENTRIES(tangent_add),
+    .add_rounded = ENTRIES(add_rounded),
+    .mix = ENTRIES(mix),
+    .blend = ENTRIES(blend),
+    .combine = ENTRIES(combine),
+    .largest = largest,
+    .exponentials = exponentials,
+    .sum_pairs = sum_pairs,
+    .sum_divergence = ENTRIES(sum_divergence),
+    .importance = ENTRIES(importance),
+    .fuse = ENTRIES(fuse),
 };

@@ -5,15 +5,24 @@
 static const struct method *const methods[] = {
     &method_linear,
     &method_task_arithmetic,
+    &method_ties,
+    &method_dare_linear,
+    &method_dare_ties,
+    &method_breadcrumbs,
+    &method_breadcrumbs_ties,
+    &method_della,
+    &method_della_linear,
+    &method_sce,
+    &method_ram,
+    &method_ramplus_tl,
+    &method_slerp,
+    &method_nuslerp,
+    &method_multislerp,
+    &method_karcher,
+    &method_model_stock,
     &method_nearswap,
+    &method_arcee_fusion,
     &method_passthrough,
-};
-
-static const char *const planned_names[] = {
-    "arcee_fusion", "breadcrumbs",  "breadcrumbs_ties", "dare_linear", "dare_ties",
-    "della",        "della_linear", "karcher",          "model_stock", "multislerp",
-    "nuslerp",      "ram",          "ramplus_tl",       "sce",         "slerp",
-    "ties",
 };
 
 int method_param(const struct method *method, const char *name)
@@ -39,12 +48,7 @@ const struct method *method_find(const char *name)
 
 const char *method_problem(const char *name)
 {
-    if (method_find(name))
-        return NULL;
-    for (size_t i = 0; i < sizeof(planned_names) / sizeof(planned_names[0]); i++)
-        if (strcmp(planned_names[i], name) == 0)
-            return "not supported yet: merge_method";
-    return "there is no merge_method";
+    return method_find(name) ? NULL : "there is no merge_method";
 }
 
 const struct method *const *method_all(size_t *n)

@@ -63,7 +63,7 @@ struct tile {
     float *out;             /* [n], aliases no input; values of the result type */
     const void *stats;      /* the method's state (struct method_stats), complete; NULL if it has none */
     /* For the method's own use: */
-    float *const *temp; /* [TILE_TEMPS, or method->n_temps if that is more][n] */
+    float *const *temp; /* [TILE_TEMPS, or method->n_temps if that is more, and n_input_temps n_inputs][n] */
     float *scalars;     /* [2 n_inputs] */
 };
 
@@ -99,6 +99,10 @@ struct pass {
     void (*finish)(const struct merge *merge, void *state, const struct blocks *blocks);
     /* The elements to pass over; NULL: all. */
     void (*range)(const struct merge *merge, const void *state, uint64_t *first, uint64_t *n);
+    /* Not 0: instead of one accumulator a block there is one of so many bytes for each row
+     * (method->row_length) passed over, all in one array; `add` gets that of the tile's first row, acc_size
+     * is not called. */
+    size_t row_bytes;
 };
 
 /* What a method must know of the whole tensor before its first element: a small state, made by passes. */
@@ -107,6 +111,9 @@ struct method_stats {
         const struct merge *merge); /* bytes, zeroed at the start; 0: nothing is needed here */
     /* The pass to do after `n_done` of them; NULL: the state is complete. */
     const struct pass *(*next)(const struct merge *merge, const void *state, unsigned n_done);
+    /* Can a tensor with this state be merged? 0, or -EIO with the reason: whoever waits is told. NULL: any.
+     */
+    int (*check)(const struct merge *merge, const void *state, struct err *err);
 };
 
 struct method {
@@ -125,7 +132,9 @@ struct method {
     /* Elements that belong together: a tile then holds whole rows of this length, however many fit into TILE
      * elements, at least one. NULL or 1: any run of elements. Divides merge->n. */
     uint64_t (*row_length)(const struct merge *merge);
-    unsigned n_temps; /* tile->temp arrays wanted; at least TILE_TEMPS are there */
+    unsigned n_temps;       /* tile->temp arrays wanted; at least TILE_TEMPS are there */
+    unsigned n_input_temps; /* and so many more for each input, behind those */
+    const void *own;        /* what else the method's file wants to know: for families of one algorithm */
     /* The values of merge make this tensor exactly its (single) input: served by copying. NULL: never. */
     bool (*is_copy)(const struct merge *merge);
     void (*run)(const struct merge *merge, const struct kernels *kernels, const struct tile *tile);
@@ -135,6 +144,11 @@ struct method {
                        const struct packed_tile *tile);
 };
 
+extern const struct method method_ties, method_dare_linear, method_dare_ties, method_breadcrumbs,
+    method_breadcrumbs_ties, method_della, method_della_linear;
+extern const struct method method_sce, method_ram, method_ramplus_tl;
+extern const struct method method_slerp, method_nuslerp, method_multislerp, method_karcher,
+    method_model_stock, method_arcee_fusion;
 extern const struct method method_linear, method_passthrough, method_task_arithmetic, method_nearswap;
 
 /* Index of parameter `name`, or -1. */

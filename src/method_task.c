@@ -1,160 +1,32 @@
 /* Methods on task vectors, the differences from the base.
  *
- *     d_i = r(x_i - b), pruned as the method says; e_i = r(r(w_i) d_i)
- *     m = r(sum e), divisor = r(sum r(w))
- *     normalize: m = r(m / divisor), with 1 for |divisor| < r(1e-8): in float16 that is 0, so weights that
- * cancel give infinities there, as in mergekit lambda not 1: m = r(m lambda) out = r(b + m)
+ *     d_i = r(x_i - b), pruned as the method says (task_prune.h); e_i = r(r(w_i) d_i)
+ *     m = r(sum e), divisor = r(sum r(w)), 1 for |divisor| < r(1e-8)
+ *     consensus: the sign of r(sum e) is elected, zero being positive; models whose e_i has another sign, or
+ *         none, leave both sums; the divisor is the element's own, 1 where it is 0
+ *     normalize: m = r(m / divisor)
+ *     lambda not 1: m = r(m lambda)
+ *     out = r(b + m)
  *
- * Sums are in float32 from +0, in the order in which torch adds up k tensors of n elements on one thread
- * (ATen's SumKernel, the same on every CPU; found by experiment for 1 to 130 tensors of 1 to 1000 elements):
- *   - the first n - n mod 32 elements in order of the models; of n below a vector's 8 elements (16 in 16-bit
- *     types) the first n - n mod 4;
- *   - the rest as four interleaved sums, models 0, 4, 8 ..., 1, 5, 9 ... and so on, each as far as all four
- *     have one; the models then left go to the first; the four are added in order;
- *   - in either, 16 models at a time form a partial sum that goes to a second level, 16 of those to a third;
- *   - a tensor of one element is summed as the weights are: kernel_sum_scalars.
- * Up to four models all of this is the order of the models. */
-#include "method.h"
+ * In float16 r(1e-8) is 0, so weights that cancel give infinities there, as in mergekit. */
+#include "task_prune.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Common to the family, in this order; a method's own parameters follow. */
-enum { WEIGHT, DENSITY, NORMALIZE, RESCALE, INT8_MASK, LAMBDA, N_COMMON };
-
-enum { PARTIALS = 4, LEVEL = 16, LEVELS = TILE_TEMPS + 1, BLOCK = 32 };
-
-struct task {
-    const struct merge *merge;
-    const struct kernels *kernels;
-    const struct tile *tile;
-    enum round round;
-    unsigned n_donors;
-    const float *w; /* [n_donors], rounded */
-};
-
-static unsigned donors(const struct merge *merge)
-{
-    return merge->n_inputs - 1;
-}
-
-static unsigned donor_input(const struct merge *merge, unsigned donor)
-{
-    return donor < (unsigned)merge->base ? donor : donor + 1;
-}
-
 static void rounded_weights(const struct merge *merge, const struct kernels *kernels, float *w)
 {
-    for (unsigned i = 0; i < donors(merge); i++)
-        w[i] = (float)merge_input(merge, donor_input(merge, i), WEIGHT);
-    kernels->cast[round_of(merge->work)](w, donors(merge));
+    for (unsigned i = 0; i < task_donors(merge); i++)
+        w[i] = (float)merge_input(merge, task_input(merge, i), TASK_WEIGHT);
+    kernels->cast[round_of(merge->work)](w, task_donors(merge));
 }
-
-/* acc += a donor's term, elements [at, at + n) of the tile. */
-typedef void term_fn(const struct task *task, unsigned donor, size_t at, size_t n, float *acc);
 
 static void weighted_delta(const struct task *task, unsigned donor, size_t at, size_t n, float *acc)
 {
-    const float *x = task->tile->in[donor_input(task->merge, donor)],
+    const float *x = task->tile->in[task_input(task->merge, donor)],
                 *base = task->tile->in[task->merge->base];
 
     task->kernels->task_add[task->round](acc, x + at, base + at, task->w[donor], n);
-}
-
-/* Part of the donors for part of a tile: `count` donors from `first` in steps of `step`. */
-struct span {
-    unsigned first, step, count;
-    size_t at, n;
-};
-
-static void clear(float *x, size_t n)
-{
-    memset(x, 0, n * sizeof(*x));
-}
-
-/* A level that is full moves up after `done` donors. */
-static void carry(const struct kernels *kernels, float *const acc[LEVELS], unsigned done, size_t n)
-{
-    for (unsigned level = 1; level < LEVELS; level++) {
-        kernels->add(acc[level], acc[level - 1], n);
-        clear(acc[level - 1], n);
-        done /= LEVEL;
-        if (done % LEVEL != 0)
-            return;
-    }
-}
-
-/* acc: arrays of span.n; the sum is left in the first, the others are touched from LEVEL donors on. */
-static void sum_span(const struct task *task, term_fn *term, struct span span, float *const acc[LEVELS])
-{
-    unsigned levels = span.count < LEVEL ? 1 : LEVELS;
-
-    for (unsigned i = 0; i < levels; i++)
-        clear(acc[i], span.n);
-    for (unsigned i = 0; i < span.count; i++) {
-        term(task, span.first + i * span.step, span.at, span.n, acc[0]);
-        if ((i + 1) % LEVEL == 0)
-            carry(task->kernels, acc, i + 1, span.n);
-    }
-    for (unsigned i = 1; i < levels; i++)
-        task->kernels->add(acc[0], acc[i], span.n);
-}
-
-/* n: below BLOCK */
-static void sum_interleaved(const struct task *task, term_fn *term, size_t at, size_t n, float *out)
-{
-    float part[PARTIALS][BLOCK], high[LEVELS - 1][BLOCK];
-    unsigned rows = task->n_donors / PARTIALS;
-
-    for (unsigned i = 0; i < PARTIALS; i++) {
-        float *const acc[LEVELS] = {part[i], high[0], high[1], high[2]};
-        sum_span(task, term, (struct span){i, PARTIALS, rows, at, n}, acc);
-    }
-    for (unsigned i = rows * PARTIALS; i < task->n_donors; i++)
-        term(task, i, at, n, part[0]);
-    for (unsigned i = 1; i < PARTIALS; i++)
-        task->kernels->add(part[0], part[i], n);
-    memcpy(out, part[0], n * sizeof(*out));
-}
-
-static float sum_single(const struct task *task, term_fn *term)
-{
-    float *terms = task->tile->scalars + task->n_donors;
-
-    clear(terms, task->n_donors);
-    for (unsigned i = 0; i < task->n_donors; i++)
-        term(task, i, 0, 1, terms + i);
-    return kernel_sum_scalars(terms, task->n_donors, task->round);
-}
-
-/* Leading elements of a tensor that are summed in order of the models. */
-static uint64_t in_order(uint64_t n, enum round round)
-{
-    uint64_t vector = round == ROUND_F32 ? 8 : 16;
-
-    return n >= vector ? n / BLOCK * BLOCK : n / PARTIALS * PARTIALS;
-}
-
-/* out = the sum of all donors' terms, not rounded. */
-static void sum_donors(const struct task *task, term_fn *term, float *out)
-{
-    const struct tile *tile = task->tile;
-    float *const acc[LEVELS] = {out, tile->temp[0], tile->temp[1], tile->temp[2]};
-    uint64_t limit = in_order(task->merge->n, task->round);
-    size_t n = limit <= tile->first            ? 0
-               : limit - tile->first < tile->n ? (size_t)(limit - tile->first)
-                                               : tile->n;
-
-    if (task->n_donors <= PARTIALS)
-        n = tile->n;
-    if (n > 0)
-        sum_span(task, term, (struct span){0, 1, task->n_donors, 0, n}, acc);
-    if (n == tile->n)
-        return;
-    if (task->merge->n == 1)
-        out[0] = sum_single(task, term);
-    else
-        sum_interleaved(task, term, n, tile->n - n, out + n);
 }
 
 static float weight_sum(const struct task *task)
@@ -169,52 +41,112 @@ static float weight_sum(const struct task *task)
 /* Whether m is the plain sum: the last step rounds it. */
 static bool is_plain(const struct merge *merge)
 {
-    return merge->shared[NORMALIZE] == 0 && merge->shared[LAMBDA] == 1;
+    return merge->shared[TASK_NORMALIZE] == 0 && merge->shared[TASK_LAMBDA] == 1;
+}
+
+/* out = m once the sum is in it. divisor: of each element; NULL: of all. */
+static void finish(const struct task *task, const float *divisor)
+{
+    const struct merge *merge = task->merge;
+    const struct kernels *kernels = task->kernels;
+    const struct tile *tile = task->tile;
+    bool normalize = merge->shared[TASK_NORMALIZE] != 0;
+
+    if (!is_plain(merge))
+        kernels->settle[task->round](tile->out, tile->n);
+    if (normalize && divisor)
+        kernels->divide_by[task->round](tile->out, divisor, tile->n);
+    else if (normalize)
+        kernels->divide[task->round](tile->out, weight_sum(task), tile->n);
+    if (merge->shared[TASK_LAMBDA] != 1)
+        kernels->scale[task->round](tile->out, (float)merge->shared[TASK_LAMBDA], tile->n);
+    kernels->apply[task->round](tile->in[merge->base], tile->out, tile->out, tile->n);
 }
 
 static void run_task_arithmetic(const struct merge *merge, const struct kernels *kernels,
                                 const struct tile *tile)
 {
-    struct task task = {merge, kernels, tile, round_of(merge->work), donors(merge), tile->scalars};
+    struct task task = task_begin(merge, kernels, tile);
 
     rounded_weights(merge, kernels, tile->scalars);
-    sum_donors(&task, weighted_delta, tile->out);
-    if (!is_plain(merge))
-        kernels->settle[task.round](tile->out, tile->n);
-    if (merge->shared[NORMALIZE] != 0)
-        kernels->divide[task.round](tile->out, weight_sum(&task), tile->n);
-    if (merge->shared[LAMBDA] != 1)
-        kernels->scale[task.round](tile->out, (float)merge->shared[LAMBDA], tile->n);
-    kernels->apply[task.round](tile->in[merge->base], tile->out, tile->out, tile->n);
+    task.w = tile->scalars;
+    task_sum(&task, weighted_delta, tile->out);
+    finish(&task, NULL);
+}
+
+/* The elected sign's sums: of the deltas into tile->out, of the weights into `divisor`. */
+static void sum_agreeing(struct task *task, const float *w, float *sum, float *divisor)
+{
+    const struct tile *tile = task->tile;
+
+    task_sum(task, task_delta, sum);
+    task->kernels->settle[task->round](sum, tile->n);
+    task->sum = sum;
+    task_sum(task, task_agreeing, tile->out);
+    task->w = w;
+    if (task->merge->shared[TASK_NORMALIZE] != 0)
+        task_sum(task, task_agreeing_weight, divisor);
+}
+
+static void run_pruned(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
+{
+    const struct task_family *family = merge->method->own;
+    struct task task = task_begin(merge, kernels, tile);
+    float *const *deltas = tile->temp + PRUNE_TEMPS, *w = tile->scalars, *sum = tile->temp[TASK_SUM_TEMPS],
+                 *divisor = tile->temp[TASK_SUM_TEMPS + 1];
+
+    rounded_weights(merge, kernels, w);
+    for (unsigned i = 0; i < task.n_donors; i++) {
+        prune_delta(merge, kernels, tile, i, deltas[i]);
+        kernels->scale[task.round](deltas[i], w[i], tile->n);
+    }
+    task.deltas = deltas;
+    if (family->consensus && task.n_donors <= TASK_FUSED) {
+        kernels->consensus[task.round][task.n_donors](tile->in[merge->base], (const float *const *)deltas, w,
+                                                      merge->shared[TASK_NORMALIZE] != 0,
+                                                      (float)merge->shared[TASK_LAMBDA], tile->out, tile->n);
+    } else if (family->consensus) {
+        sum_agreeing(&task, w, sum, divisor);
+        finish(&task, divisor);
+    } else {
+        task.w = w;
+        task_sum(&task, task_delta, tile->out);
+        finish(&task, NULL);
+    }
 }
 
 static bool run_packed(const struct merge *merge, const struct kernels *kernels,
                        const struct packed_tile *tile)
 {
-    unsigned n = donors(merge);
+    unsigned n = task_donors(merge);
 
     if (merge->work != DTYPE_BF16 || n < 1 || n > TASK_FUSED || !is_plain(merge))
         return false;
     rounded_weights(merge, kernels, tile->scalars);
     for (unsigned i = 0; i < n; i++)
-        tile->inputs[i] = tile->in[donor_input(merge, i)];
+        tile->inputs[i] = tile->in[task_input(merge, i)];
     kernels->task_bf16[n](tile->in[merge->base], tile->inputs, tile->scalars, tile->out, tile->n);
     return true;
 }
 
-static bool is_base_alone(const struct merge *merge)
-{
-    return donors(merge) == 0;
-}
+#define PARAMS(normalized, rescaled, prunes)                                                          \
+    [TASK_WEIGHT] = {"weight", PARAM_NUMBER, PARAM_DONOR, .required = true, .value = NAN},            \
+    [TASK_DENSITY] = {"density", PARAM_NUMBER, PARAM_DONOR, .value = 1, .unused = !(prunes)},         \
+    [TASK_NORMALIZE] = {"normalize", PARAM_BOOL, PARAM_SHARED, .value = (normalized)},                \
+    [TASK_RESCALE] = {"rescale", PARAM_BOOL, PARAM_SHARED, .value = (rescaled), .unused = !(prunes)}, \
+    [TASK_INT8_MASK] = {"int8_mask", PARAM_BOOL, PARAM_SHARED, .value = 0, .unused = true},           \
+    [TASK_LAMBDA] = {"lambda", PARAM_NUMBER, PARAM_SHARED, .value = 1}
 
-static const struct method_param task_arithmetic_params[N_COMMON] = {
-    [WEIGHT] = {"weight", PARAM_NUMBER, PARAM_DONOR, .required = true, .value = NAN},
-    [DENSITY] = {"density", PARAM_NUMBER, PARAM_DONOR, .value = 1, .unused = true},
-    [NORMALIZE] = {"normalize", PARAM_BOOL, PARAM_SHARED, .value = 0},
-    [RESCALE] = {"rescale", PARAM_BOOL, PARAM_SHARED, .value = 0, .unused = true},
-    [INT8_MASK] = {"int8_mask", PARAM_BOOL, PARAM_SHARED, .value = 0, .unused = true},
-    [LAMBDA] = {"lambda", PARAM_NUMBER, PARAM_SHARED, .value = 1},
-};
+#define GAMMA [TASK_OWN] = {"gamma", PARAM_NUMBER, PARAM_DONOR, .value = 0.01}
+#define EPSILON [TASK_OWN] = {"epsilon", PARAM_NUMBER, PARAM_DONOR, .value = 0.15}
+
+static const struct method_param arithmetic_params[] = {PARAMS(0, 0, false)},
+                                 ties_params[] = {PARAMS(1, 0, true)}, dare_params[] = {PARAMS(0, 1, true)},
+                                 breadcrumbs_params[] = {PARAMS(0, 0, true), GAMMA},
+                                 della_params[] = {PARAMS(1, 1, true), EPSILON},
+                                 della_linear_params[] = {PARAMS(0, 1, true), EPSILON};
+
+#define N_PARAMS(params) (sizeof(params) / sizeof((params)[0]))
 
 const struct method method_task_arithmetic = {
     .name = "task_arithmetic",
@@ -222,9 +154,45 @@ const struct method method_task_arithmetic = {
     .paper = "https://arxiv.org/abs/2212.04089",
     .base = BASE_REQUIRED,
     .lone = LONE_BASE_PASSES,
-    .params = task_arithmetic_params,
-    .n_params = N_COMMON,
-    .is_copy = is_base_alone,
+    .params = arithmetic_params,
+    .n_params = N_PARAMS(arithmetic_params),
+    .is_copy = task_is_base_alone,
     .run = run_task_arithmetic,
     .run_packed = run_packed,
 };
+
+static const struct task_family ties = {PRUNE_ORDER, PRUNE_MAGNITUDE, true},
+                                dare_linear = {PRUNE_ORDER, PRUNE_RANDOM, false},
+                                dare_ties = {PRUNE_ORDER, PRUNE_RANDOM, true},
+                                breadcrumbs = {PRUNE_ORDER, PRUNE_OUTLIERS, false},
+                                breadcrumbs_ties = {PRUNE_ORDER, PRUNE_OUTLIERS, true},
+                                della = {PRUNE_ORDER, PRUNE_RANKED, true},
+                                della_linear = {PRUNE_ORDER, PRUNE_RANKED, false};
+
+#define PRUNED(family, parameters, heading, url) \
+    const struct method method_##family = {      \
+        .name = #family,                         \
+        .title = (heading),                      \
+        .paper = (url),                          \
+        .base = BASE_REQUIRED,                   \
+        .lone = LONE_BASE_PASSES,                \
+        .params = (parameters),                  \
+        .n_params = N_PARAMS(parameters),        \
+        .check = prune_check,                    \
+        .stats = &prune_stats,                   \
+        .row_length = prune_row_length,          \
+        .n_temps = PRUNE_TEMPS,                  \
+        .n_input_temps = 1,                      \
+        .own = &(family),                        \
+        .is_copy = task_is_base_alone,           \
+        .run = run_pruned,                       \
+    }
+
+PRUNED(ties, ties_params, "TIES", "https://arxiv.org/abs/2306.01708");
+PRUNED(dare_linear, dare_params, "Linear DARE", "https://arxiv.org/abs/2311.03099");
+PRUNED(dare_ties, dare_params, "DARE TIES", "https://arxiv.org/abs/2311.03099");
+PRUNED(breadcrumbs, breadcrumbs_params, "Model Breadcrumbs", "https://arxiv.org/abs/2312.06795");
+PRUNED(breadcrumbs_ties, breadcrumbs_params, "Model Breadcrumbs with TIES",
+       "https://arxiv.org/abs/2312.06795");
+PRUNED(della, della_params, "DELLA", "https://arxiv.org/abs/2406.11617");
+PRUNED(della_linear, della_linear_params, "Linear DELLA", "https://arxiv.org/abs/2406.11617");

@@ -7,9 +7,10 @@
 
 enum {
     BLOCKS_MAX = 1024,
-    BLOCK_MIN = 65536,      /* elements */
-    ACCS_BYTES = 8 << 20,   /* of all blocks of a pass: where an accumulator is large, blocks are few */
-    VISIT_BYTES = 16 << 20, /* of inputs read between two looks at `stopping` */
+    BLOCK_MIN = 65536,     /* elements */
+    ACCS_BYTES = 8 << 20,  /* of all blocks of a pass: where an accumulator is large, blocks are few */
+    ACCS_TOTAL = 16 << 20, /* of all passes at a time; one that exceeds it by itself runs alone */
+    STEP_BYTES = 4 << 20,  /* of inputs read before others get their turn, and `stopping` is looked at */
 };
 
 /* One tensor's statistics under way. */
@@ -27,6 +28,7 @@ struct stats_run {
     const struct pass *pass;
     unsigned n_passes;
     struct blocks blocks;
+    uint64_t step; /* elements */
     char *accs;
     struct block_task *tasks;
 
@@ -42,11 +44,12 @@ struct kept {
     _Alignas(16) char state[];
 };
 
-/* Works on one block after the other. */
+/* Works on one block after the other, one step each time it runs. */
 struct block_task {
     struct task task; /* first member */
     struct stats_run *run;
     size_t block;
+    uint64_t at, end; /* elements of the block still to come */
 };
 
 struct stats {
@@ -58,6 +61,9 @@ struct stats {
     pthread_mutex_t lock;            /* guards the slots' ->run and what follows */
     struct stats_run *queue, **tail; /* runs that await their turn */
     unsigned n_active;
+    struct stats_run *starved; /* active ones whose next pass awaits memory, the last to come first */
+    size_t accs_bytes;
+    uint64_t kept_bytes;
     struct kept *kept;
 };
 
@@ -99,7 +105,7 @@ static size_t inputs_bytes(const struct recipe *recipe)
 
     for (unsigned i = 0; i < recipe->n_inputs; i++)
         bytes += dtype_bits(recipe->inputs[i]->dtype) / 8;
-    return bytes;
+    return bytes ? bytes : 1;
 }
 
 static uint64_t divide_up(uint64_t a, uint64_t b)
@@ -112,8 +118,8 @@ static uint64_t divide_up(uint64_t a, uint64_t b)
 static struct blocks cut(const struct recipe *recipe, const struct pass *pass, const void *state)
 {
     const struct merge *merge = &recipe->merge;
-    uint64_t row = recipe_row(recipe), n = merge->n, most;
-    struct blocks blocks = {.acc_size = pass->acc_size(merge)};
+    uint64_t row = recipe_row(recipe), unit = row < 2 ? TILE : row, n = merge->n, most;
+    struct blocks blocks = {.acc_size = pass->row_bytes ? 0 : pass->acc_size(merge)};
 
     if (pass->range)
         pass->range(merge, state, &blocks.first, &n);
@@ -122,14 +128,17 @@ static struct blocks cut(const struct recipe *recipe, const struct pass *pass, c
     most = most < 1 ? 1 : most > BLOCKS_MAX ? BLOCKS_MAX : most;
     blocks.end = blocks.first + n;
     blocks.size = divide_up(n, most) < BLOCK_MIN ? BLOCK_MIN : divide_up(n, most);
-    blocks.size = divide_up(blocks.size, row) * row;
+    blocks.size = divide_up(blocks.size, unit) * unit;
     blocks.n = (size_t)divide_up(n, blocks.size);
+    if (pass->row_bytes)
+        blocks.acc_size = (size_t)(blocks.size / row) * pass->row_bytes;
     return blocks;
 }
 
 struct visit {
     const struct pass *pass;
-    void *acc;
+    char *acc;
+    uint64_t first, row; /* elements: of the block; of a row */
 };
 
 static void add_tile(void *arg, const struct merge *merge, const struct kernels *kernels,
@@ -137,28 +146,38 @@ static void add_tile(void *arg, const struct merge *merge, const struct kernels 
 {
     struct visit *visit = arg;
 
-    visit->pass->add(merge, kernels, tile, visit->acc);
+    visit->pass->add(merge, kernels, tile,
+                     visit->acc + (tile->first - visit->first) / visit->row * visit->pass->row_bytes);
 }
 
-static int add_block(struct stats_run *run, size_t block, struct scratch *scratch, struct err *err)
+static void take_block(struct block_task *task, size_t block)
 {
-    const struct recipe *recipe = run->recipe;
-    const struct blocks *blocks = &run->blocks;
-    struct visit visit = {run->pass, run->accs + block * blocks->acc_size};
-    uint64_t row = recipe_row(recipe), at = blocks->first + block * blocks->size;
-    uint64_t end = blocks->end - at < blocks->size ? blocks->end : at + blocks->size;
-    uint64_t unit = row < TILE ? row * TILE : row,
-             step = divide_up(VISIT_BYTES / inputs_bytes(recipe), unit) * unit;
-    int status = 0;
+    const struct blocks *blocks = &task->run->blocks;
 
-    for (uint64_t n; at < end && status == 0; at += n) {
-        n = end - at < step ? end - at : step;
-        if (atomic_load_explicit(&run->stats->stopping, memory_order_relaxed))
-            return err_set(err, -ECANCELED, "tensor %s: stopped", recipe->merge.name);
-        status = recipe_visit(recipe, run->state, at, n, add_tile, &visit, scratch, err);
-        atomic_fetch_add_explicit(&run->stats->bytes_read, n * inputs_bytes(recipe), memory_order_relaxed);
-    }
-    return status;
+    task->block = block;
+    task->at = blocks->first + block * blocks->size;
+    task->end = blocks->end - task->at < blocks->size ? blocks->end : task->at + blocks->size;
+}
+
+static uint64_t step_of(const struct recipe *recipe)
+{
+    uint64_t row = recipe_row(recipe), unit = row < TILE ? row * TILE : row;
+
+    return divide_up(STEP_BYTES / inputs_bytes(recipe), unit) * unit;
+}
+
+static int add_step(struct block_task *task, struct scratch *scratch, struct err *err)
+{
+    struct stats_run *run = task->run;
+    struct visit visit = {run->pass, run->accs + task->block * run->blocks.acc_size,
+                          run->blocks.first + task->block * run->blocks.size, recipe_row(run->recipe)};
+    uint64_t first = task->at, n = task->end - first < run->step ? task->end - first : run->step;
+
+    if (atomic_load_explicit(&run->stats->stopping, memory_order_relaxed))
+        return err_set(err, -ECANCELED, "tensor %s: stopped", run->recipe->merge.name);
+    task->at += n;
+    atomic_fetch_add_explicit(&run->stats->bytes_read, n * inputs_bytes(run->recipe), memory_order_relaxed);
+    return recipe_visit(run->recipe, run->state, first, n, add_tile, &visit, scratch, err);
 }
 
 static void begin_pass(struct stats_run *run);
@@ -172,6 +191,51 @@ static void fail(struct stats_run *run, int status, const struct err *err)
         run->err = *err;
     }
     pthread_mutex_unlock(&run->lock);
+}
+
+static size_t accs_bytes(const struct stats_run *run)
+{
+    return run->blocks.n * (run->blocks.acc_size ? run->blocks.acc_size : 1);
+}
+
+/* May the run's pass have its accumulators now? If not it is started once others have given back theirs.
+ * A run holds none while it waits, so that nobody waits for it. */
+static bool reserve(struct stats_run *run)
+{
+    struct stats *stats = run->stats;
+    bool fits;
+
+    pthread_mutex_lock(&stats->lock);
+    fits = stats->accs_bytes == 0 || stats->accs_bytes + accs_bytes(run) <= ACCS_TOTAL;
+    if (fits) {
+        stats->accs_bytes += accs_bytes(run);
+    } else {
+        run->next = stats->starved;
+        stats->starved = run;
+    }
+    pthread_mutex_unlock(&stats->lock);
+    return fits;
+}
+
+/* Give back the accumulators; who waited for memory tries again. */
+static void release(struct stats_run *run)
+{
+    struct stats *stats = run->stats;
+    struct stats_run *starved, *next;
+
+    free(run->accs);
+    free(run->tasks);
+    run->accs = NULL;
+    run->tasks = NULL;
+    pthread_mutex_lock(&stats->lock);
+    stats->accs_bytes -= accs_bytes(run);
+    starved = stats->starved;
+    stats->starved = NULL;
+    pthread_mutex_unlock(&stats->lock);
+    for (; starved; starved = next) {
+        next = starved->next;
+        pool_submit(stats->pool, &starved->task);
+    }
 }
 
 /* A task leaves: the last one ends the pass. */
@@ -188,34 +252,38 @@ static void leave_pass(struct stats_run *run)
         run->pass->finish(&run->recipe->merge, run->state, &run->blocks);
         run->n_passes++;
     }
-    free(run->accs);
-    free(run->tasks);
-    run->accs = NULL;
-    run->tasks = NULL;
+    release(run);
     if (run->status)
         end_run(run);
     else
         begin_pass(run);
 }
 
-static void run_block(struct task *task, struct scratch *scratch)
+/* Is there more for this task? Then it holds the next step. */
+static bool next_step(struct block_task *task)
+{
+    struct stats_run *run = task->run;
+    bool more;
+
+    pthread_mutex_lock(&run->lock);
+    more = run->status == 0 && (task->at < task->end || run->next_block < run->blocks.n);
+    if (more && task->at == task->end)
+        take_block(task, run->next_block++);
+    pthread_mutex_unlock(&run->lock);
+    return more;
+}
+
+static void run_step(struct task *task, struct scratch *scratch)
 {
     struct block_task *self = (struct block_task *)task;
     struct stats_run *run = self->run;
     struct err err = {{0}};
-    int status = add_block(run, self->block, scratch, &err);
-    bool more;
+    int status = add_step(self, scratch, &err);
 
     if (status)
         fail(run, status, &err);
-    pthread_mutex_lock(&run->lock);
-    more = run->status == 0 && run->next_block < run->blocks.n;
-    if (more)
-        self->block = run->next_block++;
-    pthread_mutex_unlock(&run->lock);
-    if (more)
-        pool_submit(run->stats->pool,
-                    task); /* behind what else is queued: reads get their turn between blocks */
+    if (next_step(self))
+        pool_submit(run->stats->pool, task); /* behind what else is queued: reads get their turn */
     else
         leave_pass(run);
 }
@@ -224,44 +292,63 @@ static int start_tasks(struct stats_run *run, struct err *err)
 {
     size_t n = run->blocks.n < run->stats->n_threads ? run->blocks.n : run->stats->n_threads;
 
-    run->accs = calloc(run->blocks.n, run->blocks.acc_size ? run->blocks.acc_size : 1);
+    run->accs = calloc(1, accs_bytes(run));
     run->tasks = calloc(n, sizeof(*run->tasks));
     if (!run->accs || !run->tasks)
         return err_set(err, -ENOMEM, "tensor %s: out of memory for its statistics", run->recipe->merge.name);
     run->blocks.accs = run->accs;
+    run->step = step_of(run->recipe);
     run->next_block = run->n_left = n;
-    for (size_t i = 0; i < n; i++)
-        run->tasks[i] = (struct block_task){.task.run = run_block, .run = run, .block = i};
+    for (size_t i = 0; i < n; i++) {
+        run->tasks[i] = (struct block_task){.task.run = run_step, .run = run};
+        take_block(&run->tasks[i], i);
+    }
     for (size_t i = 0; i < n; i++)
         pool_submit(run->stats->pool, &run->tasks[i].task);
     return 0;
 }
 
-/* The next pass; empty ones are over at once. */
-static void begin_pass(struct stats_run *run)
+/* The pass that is next has its blocks; also where a run that waited for memory goes on. */
+static void start_pass(struct task *task, struct scratch *scratch)
 {
-    const struct merge *merge = &run->recipe->merge;
+    struct stats_run *run = (struct stats_run *)task;
     struct err err;
     int status;
 
-    for (;;) {
-        run->pass = merge->method->stats->next(merge, run->state, run->n_passes);
-        if (!run->pass) {
-            end_run(run);
-            return;
-        }
-        run->blocks = cut(run->recipe, run->pass, run->state);
-        if (run->blocks.n > 0)
-            break;
-        run->pass->finish(merge, run->state, &run->blocks);
-        run->n_passes++;
-    }
+    (void)scratch;
+    if (!reserve(run))
+        return;
     status = start_tasks(run, &err);
     if (status == 0)
         return;
     fail(run, status, &err);
-    free(run->accs);
-    free(run->tasks);
+    release(run);
+    end_run(run);
+}
+
+/* Empty passes are over at once. */
+static void begin_pass(struct stats_run *run)
+{
+    const struct merge *merge = &run->recipe->merge;
+    const struct method_stats *stats = merge->method->stats;
+    struct err err;
+    int status;
+
+    while ((run->pass = stats->next(merge, run->state, run->n_passes))) {
+        run->blocks = cut(run->recipe, run->pass, run->state);
+        if (run->blocks.n > 0) {
+            run->task.run = start_pass;
+            start_pass(&run->task, NULL);
+            return;
+        }
+        run->pass->finish(merge, run->state, &run->blocks);
+        run->n_passes++;
+    }
+    status = stats->check ? stats->check(merge, run->state, &err) : 0;
+    if (status) {
+        err_prefix(&err, status, "tensor %s", merge->name);
+        fail(run, status, &err);
+    }
     end_run(run);
 }
 
@@ -284,6 +371,8 @@ static void end_run(struct stats_run *run)
     if (run->status == 0) {
         run->kept->next = stats->kept;
         stats->kept = run->kept;
+        stats->kept_bytes +=
+            sizeof(*run->kept) + run->recipe->merge.method->stats->state_size(&run->recipe->merge);
         atomic_store_explicit(&slot->state, run->state, memory_order_release);
     } else {
         free(run->kept);
@@ -371,13 +460,26 @@ static void input_ready(struct stats_waiter *waiter, int status, const struct er
     end_run(run);
 }
 
+/* Is what a feed needs ready: a stage's statistics, and those of the stages that a view is of? */
+static bool feed_ready(struct stats *stats, const struct feed *feed, struct stats_waiter *waiter)
+{
+    const struct recipe *stage = feed_recipe(feed);
+
+    if (stage && !stats_get(stats, stage, waiter))
+        return false;
+    for (size_t i = 0; i < feed->n_parts; i++) {
+        if (!feed_ready(stats, feed->parts[i], waiter))
+            return false;
+    }
+    return true;
+}
+
 /* Are all inputs from *input on ready? If not the waiter is told of the first that is not. */
 static bool await_inputs(struct stats *stats, const struct recipe *recipe, unsigned *input,
                          struct stats_waiter *waiter)
 {
     for (; *input < recipe->n_inputs; (*input)++) {
-        const struct recipe *stage = feed_recipe(recipe->inputs[*input]);
-        if (stage && !stats_get(stats, stage, waiter))
+        if (!feed_ready(stats, recipe->inputs[*input], waiter))
             return false;
     }
     return true;
@@ -440,5 +542,6 @@ void stats_counters(struct stats *stats, struct stats_counters *counters)
     counters->bytes_read = atomic_load_explicit(&stats->bytes_read, memory_order_relaxed);
     pthread_mutex_lock(&stats->lock);
     counters->running = stats->n_active;
+    counters->kept_bytes = stats->kept_bytes;
     pthread_mutex_unlock(&stats->lock);
 }

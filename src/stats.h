@@ -3,8 +3,9 @@
  * A method says what they are (method.h, struct method_stats): a small state, made by passes over the tensor.
  * They are computed on demand, once, by the pool's workers: a pass is cut into blocks that any worker may
  * take, each with an accumulator of its own, and the accumulators are folded in order of the blocks. How a
- * tensor is cut depends on its size alone, so the numbers do not depend on threads. Few tensors are worked on
- * at a time, so memory is bounded; who waits is a list entry. Thread-safe.
+ * tensor is cut depends on its size alone, so the numbers do not depend on threads. Workers take a block in
+ * short steps, so that reads get their turn; few tensors are worked on at a time and accumulators have a
+ * common limit, so memory is bounded; who waits is a list entry. Thread-safe.
  */
 #ifndef STATS_H
 #define STATS_H
@@ -24,6 +25,7 @@ struct stats_waiter {
 
 struct stats_counters {
     uint64_t tensors, bytes_read, running; /* finished since the start; elements' bytes read by passes; now */
+    uint64_t kept_bytes;                   /* of finished states */
 };
 
 /* As many tensors as threads are worked on at a time. pool: borrowed. NULL if memory runs out. */

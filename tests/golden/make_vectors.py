@@ -1,7 +1,11 @@
-"""Writes vectors of the element-wise methods: inputs, parameters and what mergekit makes of them.
+"""Writes vectors of methods: inputs, parameters and what mergekit makes of them.
 
     python make_vectors.py elementwise.bin           the cases that are kept beside this file
+    python make_vectors.py --sparse sparse.bin       those of ties, breadcrumbs, sce, ram and their like
     python make_vectors.py --broad SEED other.bin    some thousand random ones, for test_method other.bin
+    python make_vectors.py --broad SEED --sparse other.bin    for test_method_sparse other.bin
+
+The methods of --sparse sort, here stably: torch's own order of equals is an accident of its C++ library.
 
 Needs mergekit 0.1.5 and torch, CPU, and pins torch to one thread. Layout, little-endian:
 
@@ -53,7 +57,8 @@ class Vectors:
             work = inputs[0].dtype
             for tensor in inputs:
                 work = torch.promote_types(work, tensor.dtype)
-        case = text(method) + struct.pack("<BBB", CODE[work], CODE[work], CODE[result.dtype])
+        made = F32 if method == "ramplus_tl" and len(inputs) > 1 else work
+        case = text(method) + struct.pack("<BBB", CODE[work], CODE[made], CODE[result.dtype])
         case += struct.pack("<Bb", len(inputs), -1 if base is None else base)
         case += bytes(CODE[tensor.dtype] for tensor in inputs)
         case += struct.pack("<B", inputs[0].dim()) + b"".join(struct.pack("<I", n) for n in inputs[0].shape)
@@ -170,10 +175,122 @@ def broad_case(vectors):
                     out=out, shared={"t": t})
 
 
+def sort_stably():
+    argsort, sort = torch.argsort, torch.sort
+
+    def topk(x, k, largest=True):
+        ordered = sort(x, descending=largest, stable=True)
+        return ordered.values[:k], ordered.indices[:k]
+
+    torch.argsort = lambda x, dim=-1, descending=False: argsort(x, dim=dim, descending=descending, stable=True)
+    torch.sort = lambda x, dim=-1, descending=False: sort(x, dim=dim, descending=descending, stable=True)
+    torch.topk = topk
+
+
+def equal_models(n, shape, dtype, steps=4):
+    """As models, with so few magnitudes of deltas that every cut is among equals."""
+    base = torch.randint(-8, 8, shape).float() / 16
+    made = [base] + [base + torch.randint(-steps, steps + 1, shape).float() / 64 for _ in range(n - 1)]
+    return [tensor.to(dtype) for tensor in made]
+
+
+def few_specials(n, dtype):
+    return [tensor[1::3].clone() for tensor in specials(n, dtype)]
+
+
+DENSITIES = [[0.5], [0.3, 0.7], [0.99, 0.01, 0.5], [0.2, 1.0, 0.0, 0.6], [0.53, 0.1, 0.9, 1.0, 0.001]]
+GAMMAS = [[0.01], [0.1, 0.02], [0.05, 0.3, 0.01], [0.1, 0.1, 0.9, 0.0], [0.01, 0.5, 0.2, 0.1, 0.05]]
+
+
+def of_donors(values):
+    return [None] + list(values)
+
+
+def pruned(vectors, method, inputs, densities, gammas=None, w=None, shared={}):
+    n = len(inputs) - 1
+    per_input = {"weight": of_donors(w or weights(n)), "density": of_donors(densities)}
+    if method.startswith("breadcrumbs"):
+        per_input["gamma"] = of_donors(gammas or GAMMAS[n - 1])
+    vectors.add(method, inputs, base=0, shared=shared, per_input=per_input)
+
+
+def kept_pruned(vectors, dtype):
+    for method in ("ties", "breadcrumbs", "breadcrumbs_ties"):
+        for n in (1, 2, 3, 5):
+            pruned(vectors, method, models(n + 1, (3, 31), [dtype], spread=0.1), DENSITIES[n - 1])
+        pruned(vectors, method, models(3, (2, 3, 13), [dtype]), DENSITIES[1],
+               shared={"normalize": False, "lambda": 0.7})
+        pruned(vectors, method, models(3, (77,), [dtype]), [1.0, 1.0], shared={"normalize": True})
+        pruned(vectors, method, models(2, (1,), [dtype]), [0.5])
+        for density in (0.0, 1e-6, 0.5, 0.99, -1.0):
+            pruned(vectors, method, equal_models(3, (101,), dtype), [density] * 2, w=[0.5, -0.75])
+        pruned(vectors, method, equal_models(4, (5, 1, 19), dtype, 1), [0.4, 0.6, 0.8], w=[0.0, 1.0, -1.0])
+        pruned(vectors, method, few_specials(2, dtype), [0.3])
+        pruned(vectors, method, few_specials(3, dtype), [0.99, 0.01], w=[0.5, -1.0])
+    for gamma in (0.0, 0.3, 0.7, 1.0, 2.0):
+        pruned(vectors, "breadcrumbs", equal_models(2, (64,), dtype), [0.5], [gamma])
+    for method in ("dare_linear", "dare_ties", "della", "della_linear"):
+        pruned(vectors, method, models(4, (3, 17), [dtype]), [1.0, 1.0, 1.0])
+    pruned(vectors, "della", models(3, (3, 17), [dtype]), [1.0, 0.0])
+
+
+def kept_others(vectors, dtype):
+    for n in (1, 2, 3, 5):
+        inputs = models(n + 1, (4, 23), [dtype], spread=0.1)
+        vectors.add("ram", inputs, base=0)
+        vectors.add("ram", inputs, base=0, shared={"epsilon": 2e-3})
+        vectors.add("ramplus_tl", inputs, base=0, shared={"epsilon": 2e-3, "r": 0.3, "alpha": 0.5})
+        if dtype != F32 or n > 1:
+            vectors.add("sce", inputs, base=0)
+    vectors.add("ramplus_tl", models(3, (50,), [dtype]), base=2)
+    vectors.add("ram", few_specials(3, dtype), base=0)
+    vectors.add("ramplus_tl", few_specials(3, dtype), base=1)
+    for method in ("ram", "ramplus_tl", "sce"):
+        vectors.add(method, models(1, (9,), [dtype]), base=0)
+        vectors.add(method, models(3, (1,), [dtype]), base=0)
+    for topk in (0.0, 1e-6, 0.15, 0.5, 0.8, 0.99, -1.0):
+        vectors.add("sce", equal_models(3, (7, 13), dtype), base=0, shared={"select_topk": topk})
+        vectors.add("sce", equal_models(4, (91,), dtype, 1), base=1, shared={"select_topk": topk})
+    vectors.add("sce", few_specials(3, dtype), base=0, shared={"select_topk": 0.4})
+    vectors.add("sce", equal_models(3, (60,), dtype, 0), base=0)
+
+
+def kept_sparse(vectors):
+    for dtype in WORK:
+        kept_pruned(vectors, dtype)
+        kept_others(vectors, dtype)
+    for method in ("ties", "breadcrumbs", "breadcrumbs_ties"):
+        pruned(vectors, method, models(4, (6, 25), [BF16]), DENSITIES[2], shared={"rescale": True})
+        pruned(vectors, method, models(3, (6, 25), [BF16]), [0.0, 1.0], shared={"rescale": True})
+    for n in (2, 3):
+        vectors.add("sce", models(n + 1, (9, 21), [BF16], spread=0.1), base=0, shared={"select_topk": 0.4})
+
+
+def broad_sparse_case(vectors):
+    n, dims = random.choice((1, 2, 3, 4, 5, 6, 9, 17)), random.randint(1, 3)
+    shape = tuple(random.choice((1, 2, 3, 5, 8, 16, 31, 33)) for _ in range(dims))
+    if random.random() < 0.3:
+        shape = (random.choice((1, 4, 1023, 1024, 1025, 4097, 70000)),)
+    dtype = random.choice(WORK)
+    if random.random() < 0.4:
+        inputs = equal_models(n + 1, shape, dtype, random.choice((1, 2, 9)))
+    else:
+        inputs = models(n + 1, shape, [dtype], random.choice((0.003, 0.1, 1.0)), random.random() < 0.3)
+    method = random.choice(("ties", "breadcrumbs", "breadcrumbs_ties", "ram", "ramplus_tl"))
+    if method.startswith("ram"):
+        vectors.add(method, inputs, base=random.randint(0, n), shared={"epsilon": random.choice((1e-5, 2e-3))})
+        return
+    shared = {"normalize": random.random() < 0.5, "lambda": random.choice((1.0, 1.0, 0.3))}
+    densities = [random.choice((0.0, 1e-6, 0.5, 0.99, 1.0, round(random.random(), 3))) for _ in range(n)]
+    gammas = [random.choice((0.0, 0.01, 0.3, round(random.random(), 3))) for _ in range(n)]
+    pruned(vectors, method, inputs, densities, gammas, shared=shared)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--broad", type=int, metavar="SEED")
     parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--sparse", action="store_true")
     parser.add_argument("file")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -181,11 +298,13 @@ def main():
     torch.manual_seed(args.broad or 0)
     random.seed(args.broad or 0)
     vectors = Vectors()
+    if args.sparse:
+        sort_stably()
     if args.broad is None:
-        kept(vectors)
+        (kept_sparse if args.sparse else kept)(vectors)
     else:
         for _ in range(args.cases):
-            broad_case(vectors)
+            (broad_sparse_case if args.sparse else broad_case)(vectors)
     vectors.write(args.file)
     print(len(vectors.cases), "cases")
 

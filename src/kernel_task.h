@@ -1,0 +1,478 @@
+/* Bodies of struct kernels for pruned task vectors: a part of kernel_tile.c, which says what keeps them fast.
+ */
+#ifndef KERNEL_TASK_H
+#define KERNEL_TASK_H
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "rng.h"
+
+INLINE void delta(round_fn *r, const float *x, const float *base, float *out, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        out[i] = r(x[i] - base[i]);
+}
+EACH_TYPE(delta, (const float *x, const float *base, float *out, size_t n), x, base, out, n)
+
+/* Signed, where comparisons of magnitudes are cheapest: none has the highest bit. */
+INLINE uint32_t magnitude(float x)
+{
+    int32_t u = (int32_t)(bits_of(x) & ~SIGN);
+
+    return (uint32_t)(u > (int32_t)KERNEL_NAN ? (int32_t)KERNEL_NAN : u);
+}
+
+static void order_key_f32(const float *x, uint32_t *key, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        key[i] = magnitude(x[i]);
+}
+
+static void order_key_bf16(const float *x, uint32_t *key, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        key[i] = (magnitude(x[i]) + 0xffff) >> 16;
+}
+
+static void order_key_f16(const float *x, uint32_t *key, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        key[i] = to_f16(x[i]) & 0x7fffu;
+}
+
+static void spread_zeros(uint32_t *key, unsigned shift, uint32_t zero, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        uint32_t k = key[i], spread = zero + (uint32_t)i % SPREAD_ZEROS;
+        key[i] = k == 0 ? spread : k >> shift;
+    }
+}
+
+static void select_by(float *x, const float *by, uint32_t low, uint32_t high, size_t n)
+{
+    uint32_t span = high - low;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        x[i] = x[i] * (magnitude(by[i]) - low < span ? 1.0f : 0.0f);
+}
+
+/* ---- random numbers */
+
+/* Philox in lanes of 64 bits whose upper halves mean nothing, which is what a widening product wants of its
+ * factors and gives back. Compilers know that product only by its name. */
+#if defined(__AVX512F__)
+#define WIDE 64
+#define WIDEN(a, b) ((wide)_mm512_mul_epu32((__m512i)(a), (__m512i)(b)))
+#elif defined(__AVX2__)
+#define WIDE 32
+#define WIDEN(a, b) ((wide)_mm256_mul_epu32((__m256i)(a), (__m256i)(b)))
+#elif defined(__SSE2__)
+#define WIDE 16
+#define WIDEN(a, b) ((wide)_mm_mul_epu32((__m128i)(a), (__m128i)(b)))
+#else
+#define WIDE 16
+#define WIDEN(a, b) (((a)&0xffffffff) * ((b)&0xffffffff))
+#endif
+typedef uint64_t wide __attribute__((vector_size(WIDE)));
+
+enum { WIDE_LANES = WIDE / 8, RNG_BLOCKS = 64 };
+
+struct rng_lanes {
+    wide c0, c1, c2, c3;
+};
+
+/* The same in all lanes. */
+INLINE wide wide_of(uint32_t value)
+{
+    return (wide){0} + value;
+}
+
+INLINE struct rng_lanes rng_round(struct rng_lanes c, uint32_t k0, uint32_t k1)
+{
+    wide p0 = WIDEN(c.c0, wide_of(RNG_MULTIPLIER_0)), p1 = WIDEN(c.c2, wide_of(RNG_MULTIPLIER_1));
+
+    return (struct rng_lanes){p1 >> 32 ^ c.c1 ^ wide_of(k0), p1, p0 >> 32 ^ c.c3 ^ wide_of(k1), p0};
+}
+
+INLINE wide wide_pair(wide low, wide high)
+{
+    return (low & wide_of(UINT32_MAX)) | high << 32;
+}
+
+/* Words 0 and 1, and 2 and 3, of the blocks from `block` on. */
+INLINE void rng_wide(uint64_t seed, uint32_t model, uint64_t block, uint64_t *words01, uint64_t *words23)
+{
+    static const uint64_t lanes[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    struct rng_lanes c;
+    wide at;
+
+    memcpy(&at, lanes, sizeof(at));
+    at += block;
+    c = (struct rng_lanes){at, at >> 32, (wide){0}, wide_of(model)};
+    for (uint32_t i = 0; i < RNG_ROUNDS; i++)
+        c = rng_round(c, (uint32_t)seed + i * RNG_WEYL_0, (uint32_t)(seed >> 32) + i * RNG_WEYL_1);
+    c.c0 = wide_pair(c.c0, c.c1);
+    c.c2 = wide_pair(c.c2, c.c3);
+    memcpy(words01, &c.c0, sizeof(wide));
+    memcpy(words23, &c.c2, sizeof(wide));
+}
+
+/* Blocks [block, block + RNG_BLOCKS). */
+static void rng_blocks(uint64_t seed, uint32_t model, uint64_t block, uint32_t *words)
+{
+    uint64_t words01[RNG_BLOCKS], words23[RNG_BLOCKS], pairs[2 * RNG_BLOCKS];
+
+    for (size_t i = 0; i < RNG_BLOCKS; i += WIDE_LANES)
+        rng_wide(seed, model, block + i, words01 + i, words23 + i);
+    EACH_ELEMENT
+    for (size_t i = 0; i < RNG_BLOCKS; i++) {
+        pairs[2 * i] = words01[i];
+        pairs[2 * i + 1] = words23[i];
+    }
+    memcpy(words, pairs, sizeof(pairs));
+}
+
+/* All but whole chunks is taken from chunks made aside. */
+static void random_words(uint32_t *words, uint64_t seed, uint32_t model, uint64_t first, size_t n)
+{
+    enum { CHUNK = RNG_BLOCKS * RNG_WORDS };
+    uint32_t aside[CHUNK];
+
+    for (size_t at = 0, step; at < n; at += step) {
+        size_t skip = (size_t)((first + at) % RNG_WORDS);
+        uint64_t block = (first + at) / RNG_WORDS;
+        step = n - at < CHUNK - skip ? n - at : CHUNK - skip;
+        rng_blocks(seed, model, block, step == CHUNK ? words + at : aside);
+        if (step < CHUNK)
+            memcpy(words + at, aside + skip, step * sizeof(*words));
+    }
+}
+
+static void keep_random(float *x, const uint32_t *words, uint32_t limit, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        x[i] = x[i] * ((int32_t)(words[i] >> 8) < (int32_t)limit ? 1.0f : 0.0f);
+}
+
+static void keep_ranked(float *x, const uint32_t *words, const uint32_t *rank, double low, double step,
+                        size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        x[i] = x[i] * (words[i] >> 8 < low + step * rank[i] ? 1.0f : 0.0f);
+}
+
+/* ---- sums in float64: SUM_LANES interleaved ones, added in order at the end */
+
+enum { SUM_LANES = 16 };
+
+INLINE double sum_up(const double lane[SUM_LANES])
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < SUM_LANES; i++)
+        sum += lane[i];
+    return sum;
+}
+
+INLINE double of_abs(round_fn *r, float x)
+{
+    (void)r;
+    return fabsf(x);
+}
+
+INLINE double of_square(round_fn *r, float x)
+{
+    return r(x * x);
+}
+
+INLINE double sum_of(double of(round_fn *, float), round_fn *r, const float *x, size_t n)
+{
+    double lane[SUM_LANES] = {0};
+    size_t i = 0;
+
+    for (; i + SUM_LANES <= n; i += SUM_LANES)
+        for (size_t j = 0; j < SUM_LANES; j++)
+            lane[j] += of(r, x[i + j]);
+    for (; i < n; i++)
+        lane[i % SUM_LANES] += of(r, x[i]);
+    return sum_up(lane);
+}
+
+static double sum_abs(const float *x, size_t n)
+{
+    return sum_of(of_abs, round_f32, x, n);
+}
+
+static double sum_squares_f32(const float *x, size_t n)
+{
+    return sum_of(of_square, round_f32, x, n);
+}
+
+static double sum_squares_bf16(const float *x, size_t n)
+{
+    return sum_of(of_square, round_bf16, x, n);
+}
+
+static double sum_squares_f16(const float *x, size_t n)
+{
+    return sum_of(of_square, round_f16, x, n);
+}
+
+/* ---- consensus */
+
+/* 1 where x has the sign that was elected: of the sum, zero being positive. A sum of NaN elects the negative.
+ */
+INLINE float agrees(float x, float sum)
+{
+    float y = sum >= 0 ? x : -x;
+
+    return y > 0 ? 1.0f : 0.0f;
+}
+
+INLINE void agree(round_fn *r, float *acc, const float *x, const float *sum, float w, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        acc[i] = acc[i] + r(x[i] * (w * agrees(x[i], sum[i])));
+}
+EACH_TYPE(agree, (float *acc, const float *x, const float *sum, float w, size_t n), acc, x, sum, w, n)
+
+static void agree_weight(float *acc, const float *x, const float *sum, float w, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        acc[i] = acc[i] + w * agrees(x[i], sum[i]);
+}
+
+INLINE void divide_by(round_fn *r, float *acc, const float *divisor, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        float d = r(divisor[i]);
+        acc[i] = r(r(acc[i]) / (d == 0 ? 1.0f : d));
+    }
+}
+EACH_TYPE(divide_by, (float *acc, const float *divisor, size_t n), acc, divisor, n)
+
+/* k and normalize are constants where this is inlined. */
+INLINE void consensus_of(round_fn *r, unsigned k, bool normalize, const float *base, const float *const *x,
+                         const float *w, float lambda, float *out, size_t n)
+{
+    const float *e[TASK_FUSED];
+    float weight[TASK_FUSED];
+
+    for (unsigned j = 0; j < k; j++) {
+        e[j] = x[j];
+        weight[j] = w[j];
+    }
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        float sum = 0, m = 0, d = 0;
+        for (unsigned j = 0; j < k; j++)
+            sum = sum + e[j][i];
+        sum = r(sum);
+        for (unsigned j = 0; j < k; j++) {
+            float agreed = agrees(e[j][i], sum);
+            m = m + e[j][i] * agreed;
+            d = d + weight[j] * agreed;
+        }
+        d = r(d);
+        m = r(m);
+        if (normalize)
+            m = r(m / (d == 0 ? 1.0f : d));
+        out[i] = r(base[i] + r(m * lambda));
+    }
+}
+
+INLINE void consensus(round_fn *r, unsigned k, const float *base, const float *const *x, const float *w,
+                      bool normalize, float lambda, float *out, size_t n)
+{
+    if (normalize)
+        consensus_of(r, k, true, base, x, w, lambda, out, n);
+    else
+        consensus_of(r, k, false, base, x, w, lambda, out, n);
+}
+
+#define CONSENSUS_OF(k, type)                                                                    \
+    static void consensus_##k##_##type(const float *base, const float *const *x, const float *w, \
+                                       bool normalize, float lambda, float *out, size_t n)       \
+    {                                                                                            \
+        consensus(round_##type, k, base, x, w, normalize, lambda, out, n);                       \
+    }
+#define CONSENSUS(type)   \
+    CONSENSUS_OF(1, type) \
+    CONSENSUS_OF(2, type) \
+    CONSENSUS_OF(3, type) \
+    CONSENSUS_OF(4, type)
+CONSENSUS(f32)
+CONSENSUS(bf16)
+CONSENSUS(f16)
+#define CONSENSUS_ENTRIES(type)                                                              \
+    {                                                                                        \
+        NULL, consensus_1_##type, consensus_2_##type, consensus_3_##type, consensus_4_##type \
+    }
+
+INLINE void divide_least(round_fn *r, float *acc, const float *divisor, float least, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        float d = r(divisor[i]);
+        acc[i] = r(r(acc[i]) / (d < least ? least : d));
+    }
+}
+EACH_TYPE(divide_least, (float *acc, const float *divisor, float least, size_t n), acc, divisor, least, n)
+
+/* ---- sce: variance over donors */
+
+enum { STRIP = 64 };
+
+/* x / count; where `exact`, count is a power of two and the product the same. */
+INLINE double divide_count(double x, double count, double inverse, bool exact)
+{
+    return exact ? x * inverse : x / count;
+}
+
+INLINE void welford(round_fn *r, const float *x, const float *base, unsigned count, bool exact, double *mean,
+                    double *m2, size_t n)
+{
+    double inverse = 1.0 / count;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        double value = r(x[i] - base[i]), d = value - mean[i];
+        mean[i] = mean[i] + divide_count(d, count, inverse, exact);
+        m2[i] = m2[i] + d * (value - mean[i]);
+    }
+}
+
+INLINE void variance_end(round_fn *r, const double *m2, unsigned count, bool exact, float *out, size_t n)
+{
+    double inverse = 1.0 / count;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        out[i] = r((float)divide_count(m2[i], count, inverse, exact));
+}
+
+INLINE bool is_power_of_two(unsigned count)
+{
+    return (count & (count - 1)) == 0;
+}
+
+/* The first one's step: its mean is itself, and infinities make NaN. */
+INLINE void welford_first(round_fn *r, const float *x, const float *base, double *mean, double *m2, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        mean[i] = r(x[i] - base[i]);
+        m2[i] = mean[i] - mean[i];
+    }
+}
+
+/* Donor j of the inputs, the base aside. */
+INLINE const float *donor_of(const float *const *in, unsigned base, unsigned j)
+{
+    return in[j < base ? j : j + 1];
+}
+
+INLINE void variance_strip(round_fn *r, const float *const *in, unsigned base, unsigned k, size_t at,
+                           float *out, size_t n)
+{
+    double mean[STRIP], m2[STRIP];
+
+    welford_first(r, donor_of(in, base, 0) + at, in[base] + at, mean, m2, n);
+    for (unsigned j = 1; j < k; j++) {
+        if (is_power_of_two(j + 1))
+            welford(r, donor_of(in, base, j) + at, in[base] + at, j + 1, true, mean, m2, n);
+        else
+            welford(r, donor_of(in, base, j) + at, in[base] + at, j + 1, false, mean, m2, n);
+    }
+    if (is_power_of_two(k))
+        variance_end(r, m2, k, true, out, n);
+    else
+        variance_end(r, m2, k, false, out, n);
+}
+
+/* The same for two, the commonest number. */
+INLINE void variance_two(round_fn *r, const float *x, const float *y, const float *base, float *out, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        double first = r(x[i] - base[i]), value = r(y[i] - base[i]), d = value - first;
+        out[i] = r((float)(d * (value - (first + d * 0.5)) * 0.5));
+    }
+}
+
+/* Welford's recurrence in float64, as torch does it, so that halves round the same way. */
+INLINE void variance(round_fn *r, const float *const *in, unsigned base, unsigned k, float *out, size_t n)
+{
+    if (k == 2) {
+        variance_two(r, donor_of(in, base, 0), donor_of(in, base, 1), in[base], out, n);
+        return;
+    }
+    for (size_t at = 0, step; at < n; at += step) {
+        step = n - at < STRIP ? n - at : STRIP;
+        variance_strip(r, in, base, k, at, out + at, step);
+    }
+}
+EACH_TYPE(variance, (const float *const *in, unsigned base, unsigned k, float *out, size_t n), in, base, k,
+          out, n)
+
+/* ---- ram */
+
+INLINE float is_live(round_fn *r, float x, float base, float eps)
+{
+    return fabsf(r(x - base)) > eps ? 1.0f : 0.0f;
+}
+
+INLINE void ram_count(round_fn *r, float *count, const float *x, const float *base, float eps, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        count[i] = count[i] + is_live(r, x[i], base[i], eps);
+}
+EACH_TYPE(ram_count, (float *count, const float *x, const float *base, float eps, size_t n), count, x, base,
+          eps, n)
+
+/* `lone` scales what one donor alone changes; s rounds that product and the term. */
+INLINE float ram_one(round_fn *r, round_fn *s, float x, float base, float eps, float count, float lone)
+{
+    float d = r(x - base), z = d * (fabsf(d) > eps ? 1.0f : 0.0f);
+    float shared = r(z * (count > 1 ? 1.0f : 0.0f) / r(count < 1 ? 1.0f : count));
+
+    return s(s(z * (count == 1 ? 1.0f : 0.0f) * lone) + shared);
+}
+
+INLINE void ram_add(round_fn *r, float *acc, const float *x, const float *base, float eps, const float *count,
+                    size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        acc[i] = acc[i] + ram_one(r, r, x[i], base[i], eps, count[i], 1.0f);
+}
+EACH_TYPE(ram_add, (float *acc, const float *x, const float *base, float eps, const float *count, size_t n),
+          acc, x, base, eps, count, n)
+
+INLINE void ramplus_add(round_fn *r, float *acc, const float *x, const float *base, float eps,
+                        const float *count, float lone, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        acc[i] = acc[i] + ram_one(r, round_f32, x[i], base[i], eps, count[i], lone);
+}
+EACH_TYPE(ramplus_add,
+          (float *acc, const float *x, const float *base, float eps, const float *count, float lone,
+           size_t n),
+          acc, x, base, eps, count, lone, n)
+
+#endif

@@ -1,0 +1,288 @@
+/* arcee_fusion: the donor's elements where they matter most, the base's elsewhere.
+ *
+ *     p = r(softmax(x) + 1e-8), q of the base, along the last dimension; D = r(sum r(p r(ln r(p/q)))), of a
+ * row importance = r(|r(x - b)| D); q1, q2, q3: its elements in ascending order at (n-1)/4, (n-1)/2, 3(n-1)/4
+ *     threshold = r(q2 + r(1.5 r(q3 - q1)))
+ *     out = b + r(x - b) where importance >= threshold, else b; float32
+ *
+ * softmax, exp and ln are computed in float64 and rounded. mergekit draws a million elements for the
+ * quartiles of larger tensors; here all count.
+ *
+ * The quartiles come from histograms of the 16 high bits of the importance, which is all of it in 16-bit
+ * types, then of the 16 low bits below each of the three. D is kept for rows that are long, which are few,
+ * and computed each time for others. */
+#include "norm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+enum {
+    QUARTILES = 3,
+    BINS = 65536,
+    ROW_LIMIT = 1 << 19, /* elements: workers hold whole rows */
+    ROW_KEPT = 256,      /* of rows at least as long, D is kept */
+};
+enum { HIGH, LOW, BASE_HIGH, BASE_LOW, N_TEMPS }; /* temp: of e^x and e^base */
+
+struct state {
+    float threshold;
+    uint32_t high[QUARTILES]; /* keys: high halves */
+    uint64_t rank[QUARTILES]; /* among those that share it */
+    float divergences[];      /* [rows], if kept */
+};
+
+static uint64_t row_length(const struct merge *merge)
+{
+    return merge->ndim ? merge->shape[merge->ndim - 1] : 1;
+}
+
+static bool keeps_divergences(const struct merge *merge)
+{
+    return row_length(merge) >= ROW_KEPT;
+}
+
+static size_t state_size(const struct merge *merge)
+{
+    size_t rows = merge->n && keeps_divergences(merge) ? (size_t)(merge->n / row_length(merge)) : 0;
+
+    return merge->n ? sizeof(struct state) + rows * sizeof(float) : 0;
+}
+
+static unsigned donor_of(const struct merge *merge)
+{
+    return norm_donor(merge, 0);
+}
+
+/* ---- a row's divergence */
+
+static double exponentials(const struct kernels *kernels, const float *x, float *high, float *low, size_t n)
+{
+    kernels->exponentials(x, kernels->largest(x, n), high, low, n);
+    return 1 / kernels->sum_pairs(high, low, n);
+}
+
+/* Of the row at elements [at, at + n) of a tile. */
+static float divergence(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        size_t at, size_t n)
+{
+    float *const *temp = tile->temp;
+    double of_x = exponentials(kernels, tile->in[donor_of(merge)] + at, temp[HIGH], temp[LOW], n);
+    double of_base = exponentials(kernels, tile->in[merge->base] + at, temp[BASE_HIGH], temp[BASE_LOW], n);
+
+    return norm_round(merge, kernels->sum_divergence[round_of(merge->work)](
+                                 temp[HIGH], temp[LOW], of_x, temp[BASE_HIGH], temp[BASE_LOW], of_base, n));
+}
+
+static void add_divergences(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                            void *acc)
+{
+    size_t row = (size_t)row_length(merge);
+    float *out = acc;
+
+    for (size_t at = 0; at < tile->n; at += row)
+        *out++ = divergence(merge, kernels, tile, at, row);
+}
+
+static void finish_divergences(const struct merge *merge, void *state, const struct blocks *blocks)
+{
+    struct state *s = state;
+
+    memcpy(s->divergences, blocks->accs, (size_t)(merge->n / row_length(merge)) * sizeof(float));
+}
+
+/* The importance of a tile's elements, in the last temp. */
+static float *importance(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
+{
+    const struct state *state = tile->stats;
+    size_t row = (size_t)row_length(merge);
+    float *out = tile->temp[N_TEMPS], d;
+
+    for (size_t at = 0; at < tile->n; at += row) {
+        d = keeps_divergences(merge) ? state->divergences[(tile->first + at) / row]
+                                     : divergence(merge, kernels, tile, at, row);
+        kernels->importance[round_of(merge->work)](tile->in[donor_of(merge)] + at, tile->in[merge->base] + at,
+                                                   d, out + at, row);
+    }
+    return out;
+}
+
+/* ---- quartiles */
+
+/* A float's bits in `width` bits as a number that orders as sorting does: negative ones first, NaN last. */
+static uint32_t key_of(uint32_t bits, uint32_t infinite, unsigned width)
+{
+    uint32_t sign = (uint32_t)1 << (width - 1);
+
+    if ((bits & (sign - 1)) > infinite)
+        return sign | (sign - 1);
+    return bits & sign ? ~bits & (sign | (sign - 1)) : bits | sign;
+}
+
+static bool has_low_half(const struct merge *merge)
+{
+    return merge->work == DTYPE_F32;
+}
+
+/* Keys of n elements into temp[LOW] and on; those of 16-bit types are in the high half. */
+static const uint32_t *keys_of(const struct merge *merge, const struct kernels *kernels,
+                               const struct tile *tile)
+{
+    const float *x = importance(merge, kernels, tile);
+    uint32_t infinite = merge->work == DTYPE_BF16 ? 0x7f80 : 0x7c00, bits;
+    uint32_t *keys = (void *)tile->temp[LOW];
+    uint16_t *halves = (void *)tile->temp[HIGH];
+
+    if (has_low_half(merge)) {
+        for (size_t i = 0; i < tile->n; i++) {
+            memcpy(&bits, &x[i], sizeof(bits));
+            keys[i] = key_of(bits, 0x7f800000, 32);
+        }
+        return keys;
+    }
+    kernels->pack[merge->work](x, halves, tile->n);
+    for (size_t i = 0; i < tile->n; i++)
+        keys[i] = key_of(halves[i], infinite, 16) << 16;
+    return keys;
+}
+
+static float of_key(const struct merge *merge, uint32_t key)
+{
+    uint32_t bits = key >> 31 ? key & 0x7fffffff : ~key;
+    uint16_t half = (uint16_t)(bits >> 16);
+    float x;
+
+    kernels_best()->load[merge->work](has_low_half(merge) ? (const void *)&bits : &half, &x, 1);
+    return x;
+}
+
+static size_t high_size(const struct merge *merge)
+{
+    (void)merge;
+    return BINS * sizeof(uint32_t);
+}
+
+static size_t low_size(const struct merge *merge)
+{
+    return QUARTILES * high_size(merge);
+}
+
+static void add_high(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                     void *acc)
+{
+    const uint32_t *keys = keys_of(merge, kernels, tile);
+    uint32_t *bins = acc;
+
+    for (size_t i = 0; i < tile->n; i++)
+        bins[keys[i] >> 16]++;
+}
+
+static void add_low(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                    void *acc)
+{
+    const struct state *s = tile->stats;
+    const uint32_t *keys = keys_of(merge, kernels, tile);
+    uint32_t *bins = acc;
+
+    for (unsigned q = 0; q < QUARTILES; q++)
+        for (size_t i = 0; i < tile->n; i++)
+            if (keys[i] >> 16 == s->high[q])
+                bins[q * BINS + (keys[i] & 0xffff)]++;
+}
+
+/* The bin, of those from `first` on, that holds the element of a rank; *rank: then within it. */
+static uint32_t find(const struct blocks *blocks, size_t first, uint64_t *rank)
+{
+    uint32_t bin = 0;
+
+    for (;; bin++) {
+        uint64_t count = 0;
+        for (size_t i = 0; i < blocks->n; i++)
+            count += ((const uint32_t *)(const void *)(blocks->accs + i * blocks->acc_size))[first + bin];
+        if (*rank < count || bin == BINS - 1)
+            return bin;
+        *rank -= count;
+    }
+}
+
+static void set_threshold(const struct merge *merge, struct state *s, const uint32_t keys[QUARTILES])
+{
+    float q1 = of_key(merge, keys[0]), q2 = of_key(merge, keys[1]), q3 = of_key(merge, keys[2]);
+    float spread = norm_round(merge, (double)(1.5f * norm_round(merge, (double)(q3 - q1))));
+
+    s->threshold = norm_round(merge, (double)(q2 + spread));
+}
+
+static void finish_high(const struct merge *merge, void *state, const struct blocks *blocks)
+{
+    struct state *s = state;
+    uint32_t keys[QUARTILES];
+
+    for (unsigned q = 0; q < QUARTILES; q++) {
+        uint64_t quarter = (merge->n - 1) / 4, rest = (merge->n - 1) % 4;
+        s->rank[q] = (q + 1) * quarter + (q + 1) * rest / 4;
+        s->high[q] = find(blocks, 0, &s->rank[q]);
+        keys[q] = s->high[q] << 16;
+    }
+    set_threshold(merge, s, keys);
+}
+
+static void finish_low(const struct merge *merge, void *state, const struct blocks *blocks)
+{
+    struct state *s = state;
+    uint32_t keys[QUARTILES];
+
+    for (unsigned q = 0; q < QUARTILES; q++)
+        keys[q] = s->high[q] << 16 | find(blocks, q * BINS, &s->rank[q]);
+    set_threshold(merge, s, keys);
+}
+
+static const struct pass *next(const struct merge *merge, const void *state, unsigned n_done)
+{
+    static const struct pass passes[] = {
+        {.row_bytes = sizeof(float), .add = add_divergences, .finish = finish_divergences},
+        {.acc_size = high_size, .add = add_high, .finish = finish_high},
+        {.acc_size = low_size, .add = add_low, .finish = finish_low},
+    };
+    unsigned at = n_done + !keeps_divergences(merge);
+
+    (void)state;
+    return at < (has_low_half(merge) ? 3 : 2) ? &passes[at] : NULL;
+}
+
+static void run(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
+{
+    const struct state *s = tile->stats;
+    const float *by = importance(merge, kernels, tile);
+
+    kernels->fuse[round_of(merge->work)](tile->in[donor_of(merge)], tile->in[merge->base], by, s->threshold,
+                                         tile->out, tile->n);
+}
+
+static int check(const struct merge *merge, struct err *err)
+{
+    if (row_length(merge) <= ROW_LIMIT)
+        return 0;
+    return err_set(err, -EINVAL,
+                   "arcee_fusion takes rows of up to %d elements, and these have %" PRIu64
+                   "; leave the tensor to the base with `modules:`, or use another method",
+                   ROW_LIMIT, row_length(merge));
+}
+
+static const struct method_stats stats = {state_size, next, NULL};
+
+const struct method method_arcee_fusion = {
+    .name = "arcee_fusion",
+    .title = "Arcee Fusion",
+    .paper = "https://arcee.ai",
+    .base = BASE_REQUIRED,
+    .lone = LONE_EITHER_PASSES,
+    .min_donors = 1,
+    .max_donors = 1,
+    .result_f32 = true,
+    .check = check,
+    .stats = &stats,
+    .row_length = row_length,
+    .n_temps = N_TEMPS + 1,
+    .run = run,
+};

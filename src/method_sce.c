@@ -1,0 +1,212 @@
+/* sce: task vectors weighted by their energy, the elements selected by their variance over the donors.
+ *
+ *     d_i = r(x_i - b)
+ *     select_topk < 1: only the int(v select_topk) elements of the largest r(variance) stay, of equals those
+ * of the lowest index, with v the elements whose variance is not 0; others are multiplied by 0 w_i = r(mean
+ * r(d_i^2)); w_i = r(w_i / r(sum w)), or r(1/N) where |sum| < 1e-6 the sign of r(sum d) is elected, zero
+ * being positive; e_i = w_i where d_i has it, else 0 out = r(b + r(r(sum r(d_i e_i)) / max(r(sum e_i),
+ * r(1e-6)))) */
+#include "order.h"
+#include "task.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { SELECT_TOPK, INT8_MASK, N_PARAMS };
+enum { VARIANCE = TASK_SUM_TEMPS, WEIGHTS, N_TEMPS };
+
+static const struct method_param params[N_PARAMS] = {
+    [SELECT_TOPK] = {"select_topk", PARAM_NUMBER, PARAM_SHARED, .value = 1},
+    [INT8_MASK] = {"int8_mask", PARAM_BOOL, PARAM_SHARED, .value = 0, .unused = true},
+};
+
+/* Behind the state's struct order. */
+struct energies {
+    bool known;
+    float weight[]; /* [n_donors] */
+};
+
+static bool selects(const struct merge *merge)
+{
+    return merge->shared[SELECT_TOPK] < 1;
+}
+
+static bool sorts(const struct merge *merge)
+{
+    return selects(merge) && merge->shared[SELECT_TOPK] > 0 && merge->n > 0;
+}
+
+/* ---- the selection */
+
+static unsigned n_series(const struct merge *merge)
+{
+    return sorts(merge) ? 1 : 0;
+}
+
+static bool has_cuts(const struct merge *merge, unsigned series)
+{
+    (void)series;
+    return sorts(merge);
+}
+
+static void variances(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                      unsigned series, float *out)
+{
+    (void)series;
+    kernels->variance[round_of(merge->work)](tile->in, (unsigned)merge->base, task_donors(merge), out,
+                                             tile->n);
+}
+
+/* int(nonzero select_topk), a product in float32. */
+static void choose(const struct merge *merge, unsigned series, uint64_t nonzero, struct cut cuts[ORDER_CUTS])
+{
+    float product = (float)nonzero * (float)merge->shared[SELECT_TOPK];
+    uint64_t count = product < (float)merge->n ? (uint64_t)product : merge->n;
+
+    (void)series;
+    cuts[0] = (struct cut){.rank = count, .wanted = count < merge->n, .descending = true};
+}
+
+static const struct order_user order = {n_series, has_cuts, variances, choose};
+
+/* d = d times whether its element is selected. by: the variances. */
+static void select_elements(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                            const float *by, float *d)
+{
+    const struct cut *cut = ((const struct order *)tile->stats)->cuts;
+    size_t before;
+
+    if (!sorts(merge))
+        kernels->select(d, d, 0, 0, tile->n);
+    if (!sorts(merge) || !cut->wanted)
+        return;
+    before = cut->index <= tile->first            ? 0
+             : cut->index - tile->first < tile->n ? (size_t)(cut->index - tile->first)
+                                                  : tile->n;
+    kernels->select(d, by, cut->key, UINT32_MAX, before);
+    kernels->select(d + before, by + before, cut->key + 1, UINT32_MAX, tile->n - before);
+}
+
+static void donor_delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        unsigned donor, const float *by, float *d)
+{
+    kernels->delta[round_of(merge->work)](tile->in[task_input(merge, donor)], tile->in[merge->base], d,
+                                          tile->n);
+    if (selects(merge))
+        select_elements(merge, kernels, tile, by, d);
+}
+
+/* ---- the weights */
+
+static size_t energies_size(const struct merge *merge)
+{
+    return task_donors(merge) * sizeof(double);
+}
+
+static void energies_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                         void *acc)
+{
+    float *by = tile->temp[VARIANCE];
+    double *sums = acc;
+
+    if (sorts(merge))
+        variances(merge, kernels, tile, 0, by);
+    for (unsigned i = 0; i < task_donors(merge); i++) {
+        donor_delta(merge, kernels, tile, i, by, tile->out);
+        sums[i] += kernels->sum_squares[round_of(merge->work)](tile->out, tile->n);
+    }
+}
+
+static double fold(const struct blocks *blocks, unsigned donor)
+{
+    double sum = 0;
+
+    for (size_t b = 0; b < blocks->n; b++)
+        sum += ((const double *)(const void *)(blocks->accs + b * blocks->acc_size))[donor];
+    return sum;
+}
+
+static struct energies *energies_of(const struct merge *merge, const void *state)
+{
+    return (void *)((char *)(uintptr_t)state + order_size(n_series(merge)));
+}
+
+static void energies_finish(const struct merge *merge, void *state, const struct blocks *blocks)
+{
+    const struct kernels *kernels = kernels_best();
+    enum round round = round_of(merge->work);
+    struct energies *energies = energies_of(merge, state);
+    float *w = energies->weight, sum;
+    unsigned n = task_donors(merge);
+
+    for (unsigned i = 0; i < n; i++)
+        w[i] = (float)(fold(blocks, i) / (double)merge->n);
+    kernels->cast[round](w, n);
+    sum = kernel_sum_scalars(w, n, round);
+    kernels->cast[round](&sum, 1);
+    if (fabs((double)sum) < 1e-6) {
+        sum = (float)n;
+        for (unsigned i = 0; i < n; i++)
+            w[i] = 1;
+    }
+    kernels->divide[round](w, sum, n);
+    energies->known = true;
+}
+
+static const struct pass energies_pass = {
+    .acc_size = energies_size, .add = energies_add, .finish = energies_finish};
+
+static size_t state_size(const struct merge *merge)
+{
+    return order_size(n_series(merge)) + sizeof(struct energies) + task_donors(merge) * sizeof(float);
+}
+
+static const struct pass *next_pass(const struct merge *merge, const void *state, unsigned n_done)
+{
+    const struct pass *pass = order_next(merge, state);
+
+    (void)n_done;
+    return pass || energies_of(merge, state)->known ? pass : &energies_pass;
+}
+
+static const struct method_stats stats = {.state_size = state_size, .next = next_pass};
+
+/* ---- the merge */
+
+static void run(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
+{
+    struct task task = task_begin(merge, kernels, tile);
+    float *const *deltas = tile->temp + N_TEMPS, *by = tile->temp[VARIANCE], *sum = by,
+                 *weights = tile->temp[WEIGHTS], least = 1e-6f;
+
+    if (sorts(merge))
+        variances(merge, kernels, tile, 0, by);
+    for (unsigned i = 0; i < task.n_donors; i++)
+        donor_delta(merge, kernels, tile, i, by, deltas[i]);
+    task.deltas = deltas;
+    task_sum(&task, task_delta, sum);
+    kernels->settle[task.round](sum, tile->n);
+    task.sum = sum;
+    task.w = energies_of(merge, tile->stats)->weight;
+    task_sum(&task, task_agreeing, tile->out);
+    task_sum(&task, task_agreeing_weight, weights);
+    kernels->cast[task.round](&least, 1);
+    kernels->divide_least[task.round](tile->out, weights, least, tile->n);
+    kernels->apply[task.round](tile->in[merge->base], tile->out, tile->out, tile->n);
+}
+
+const struct method method_sce = {
+    .name = "sce",
+    .title = "SCE",
+    .paper = "https://arxiv.org/abs/2408.07990",
+    .base = BASE_REQUIRED,
+    .lone = LONE_BASE_PASSES,
+    .params = params,
+    .n_params = N_PARAMS,
+    .stats = &stats,
+    .n_temps = N_TEMPS,
+    .n_input_temps = 1,
+    .own = &order,
+    .is_copy = task_is_base_alone,
+    .run = run,
+};

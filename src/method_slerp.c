@@ -1,0 +1,165 @@
+/* slerp: from the base, t = 0, to the donor, t = 1, along the great circle.
+ *
+ *     na, nb = norms, 1 where not above 1e-8; dot = clamp(sum (a/na) (b/nb))
+ *     |dot| > 0.9995: ca = 1 - t, cb = t; else ca = sin((1-t) A) / sin A, cb = sin(t A) / sin A, A =
+ * acos(dot) out = r(ca a + cb b)
+ *
+ * All in float32 whatever the working type, with one rounding at the end; sums are in float64, rounded once.
+ * Inputs in float32: all in float64. */
+#include "norm.h"
+
+enum { T, N_PARAMS };
+
+struct state {
+    float na, nb;    /* norms */
+    float ca, cb;    /* coefficients */
+    double exact[2]; /* of the inputs, where norm_is_exact */
+};
+
+static size_t state_size(const struct merge *merge)
+{
+    (void)merge;
+    return sizeof(struct state);
+}
+
+static unsigned donor_of(const struct merge *merge)
+{
+    return norm_donor(merge, 0);
+}
+
+static size_t norms_size(const struct merge *merge)
+{
+    (void)merge;
+    return 2 * sizeof(double);
+}
+
+static void add_norms(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                      void *acc)
+{
+    double *sum = acc;
+
+    sum[0] += kernels->squares(tile->in[merge->base], tile->n);
+    sum[1] += kernels->squares(tile->in[donor_of(merge)], tile->n);
+}
+
+static float norm_of(double square)
+{
+    float norm = (float)sqrt(square);
+
+    return norm > 1e-8f ? norm : 1;
+}
+
+static void finish_norms(const struct merge *merge, void *state, const struct blocks *blocks)
+{
+    struct state *s = state;
+
+    (void)merge;
+    s->na = norm_of(norm_fold(blocks, 0));
+    s->nb = norm_of(norm_fold(blocks, 1));
+}
+
+static void add_dot(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                    void *acc)
+{
+    const struct state *s = tile->stats;
+    double *sum = acc;
+
+    *sum += kernels->dot_quotients(tile->in[merge->base], s->na, tile->in[donor_of(merge)], s->nb, tile->n);
+}
+
+static float sine(float x)
+{
+    return (float)sin((double)x);
+}
+
+static void finish_dot(const struct merge *merge, void *state, const struct blocks *blocks)
+{
+    struct state *s = state;
+    float dot = norm_at_most(norm_at_least((float)norm_fold(blocks, 0), -1), 1);
+    float t = (float)merge->shared[T], rest = 1 - t, angle = (float)acos((double)dot);
+
+    s->ca = rest;
+    s->cb = t;
+    if (fabsf(dot) > 0.9995f)
+        return;
+    s->ca = sine(rest * angle) / sine(angle);
+    s->cb = sine(t * angle) / sine(angle);
+}
+
+/* ---- exactly */
+
+static size_t gram_size(const struct merge *merge)
+{
+    (void)merge;
+    return 3 * sizeof(double);
+}
+
+static void add_gram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                     void *acc)
+{
+    const float *a = tile->in[merge->base], *b = tile->in[donor_of(merge)];
+    double *sum = acc;
+
+    sum[0] += kernels->squares(a, tile->n);
+    sum[1] += kernels->dot(a, b, tile->n);
+    sum[2] += kernels->squares(b, tile->n);
+}
+
+static void finish_gram(const struct merge *merge, void *state, const struct blocks *blocks)
+{
+    struct state *s = state;
+    double na = sqrt(norm_fold(blocks, 0)), nb = sqrt(norm_fold(blocks, 2)), t = merge->shared[T];
+    double dot = norm_fold(blocks, 1) / ((na > 1e-8 ? na : 1) * (nb > 1e-8 ? nb : 1));
+    double angle = acos(dot < -1 ? -1 : dot > 1 ? 1 : dot);
+    bool linear = fabs(dot) > 0.9995;
+
+    s->exact[merge->base] = linear ? 1 - t : sin((1 - t) * angle) / sin(angle);
+    s->exact[donor_of(merge)] = linear ? t : sin(t * angle) / sin(angle);
+}
+
+static const struct pass *next(const struct merge *merge, const void *state, unsigned n_done)
+{
+    static const struct pass passes[] =
+        {
+            {.acc_size = norms_size, .add = add_norms, .finish = finish_norms},
+            {.acc_size = norms_size, .add = add_dot, .finish = finish_dot},
+        },
+                             exact = {.acc_size = gram_size, .add = add_gram, .finish = finish_gram};
+
+    (void)state;
+    if (norm_is_exact(merge))
+        return n_done == 0 ? &exact : NULL;
+    return n_done < 2 ? &passes[n_done] : NULL;
+}
+
+static void run(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
+{
+    const struct state *s = tile->stats;
+
+    if (norm_is_exact(merge)) {
+        kernels->combine[ROUND_F32](tile->in, s->exact, 2, tile->out, 0, tile->n);
+        return;
+    }
+    kernels->mix[round_of(merge->work)](tile->in[merge->base], s->ca, tile->in[donor_of(merge)], s->cb,
+                                        tile->out, tile->n);
+}
+
+static const struct method_param params[N_PARAMS] = {
+    [T] = {"t", PARAM_NUMBER, PARAM_SHARED, .required = true, .value = NAN},
+};
+
+static const struct method_stats stats = {state_size, next, NULL};
+
+const struct method method_slerp = {
+    .name = "slerp",
+    .title = "SLERP",
+    .paper = "https://en.wikipedia.org/wiki/Slerp",
+    .base = BASE_REQUIRED,
+    .lone = LONE_EITHER_PASSES,
+    .min_donors = 1,
+    .max_donors = 1,
+    .params = params,
+    .n_params = N_PARAMS,
+    .stats = &stats,
+    .run = run,
+};

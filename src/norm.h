@@ -1,0 +1,63 @@
+/* What the methods of norms and dots share: donors, rounding of scalars, sums of a pass, and how a tensor
+ * falls into vectors. */
+#ifndef NORM_H
+#define NORM_H
+
+#include <math.h>
+
+#include "method.h"
+
+/* x to float32, then to the working type. */
+float norm_round(const struct merge *merge, double x);
+
+/* In float32 mergekit's roundings are not replayed: its own sums are farther off than they are. There the
+ * result is what all these methods end in, a linear combination of the inputs, computed in float64 with
+ * coefficients that follow from the Gram matrix, and rounded once. */
+bool norm_is_exact(const struct merge *merge);
+
+unsigned norm_donors(const struct merge *merge);
+/* Index of a donor among the inputs. */
+unsigned norm_donor(const struct merge *merge, unsigned donor);
+
+/* Sum of number `index` of the blocks' accumulators, which are arrays of double. */
+double norm_fold(const struct blocks *blocks, size_t index);
+
+/* Of k vectors' Gram matrix, as the numbers (0, 0), (0, 1), ... (0, k-1), (1, 1) ...; i <= j. */
+size_t norm_pairs(unsigned k);
+size_t norm_pair(unsigned k, unsigned i, unsigned j);
+
+/* min and max that let NaN through, as torch's clamp does. */
+static inline float norm_at_least(float x, float low)
+{
+    return x < low ? low : x;
+}
+
+static inline float norm_at_most(float x, float high)
+{
+    return x > high ? high : x;
+}
+
+/* The vectors that norms are taken of: n of len elements each. Strided: vector i is elements i, i + n, ...;
+ * else each is contiguous, one after the other. */
+struct norm_vectors {
+    uint64_t n, len;
+    bool strided;
+};
+
+struct norm_vectors norm_whole(const struct merge *merge);   /* one */
+struct norm_vectors norm_rows(const struct merge *merge);    /* along the last dimension */
+struct norm_vectors norm_columns(const struct merge *merge); /* along the first */
+
+/* Vectors that are short enough are computed as they are needed, from tiles of whole rows; the numbers of
+ * others are statistics. The method's row_length is this, 1 for the latter. */
+uint64_t norm_row_length(struct norm_vectors vectors);
+
+/* A part of a tile that lies in one contiguous vector. */
+struct norm_part {
+    uint64_t vector;
+    size_t at, n;
+};
+/* The part that begins at `part->at + part->n`, which are 0 at first; false: the tile is at its end. */
+bool norm_next_part(struct norm_vectors vectors, const struct tile *tile, struct norm_part *part);
+
+#endif

@@ -1,0 +1,459 @@
+#include "order.h"
+
+#include <string.h>
+
+enum {
+    BINS_16 = 1 << 15,  /* magnitudes of a 16-bit type; upper parts of float32's */
+    BINS_LOW = 1 << 16, /* lower parts */
+    ZEROS = 8,          /* bins for zeros, which are many in a row: one would be a chain */
+    GROUP_SERIES = 8,
+    GROUP_CUTS = 4, /* counted in one pass: accumulators are 1 MiB at most */
+    INFINITE_BF16 = 0x7f80,
+    INFINITE_F16 = 0x7c00,
+};
+
+struct count_acc {
+    uint32_t bins[BINS_16 + ZEROS]; /* of one series */
+};
+
+struct refine_acc {
+    uint32_t bins[BINS_LOW]; /* of one cut */
+};
+
+/* Of one cut in one block. */
+struct locate_acc {
+    uint64_t equals; /* among the cut's elements */
+    uint64_t index;  /* of the skip-th of them, if there are more than that */
+};
+
+static const struct order_user *user_of(const struct merge *merge)
+{
+    return merge->method->own;
+}
+
+static unsigned n_series(const struct merge *merge)
+{
+    return user_of(merge)->n_series(merge);
+}
+
+static unsigned n_cuts(const struct merge *merge)
+{
+    return n_series(merge) * ORDER_CUTS;
+}
+
+size_t order_size(unsigned n)
+{
+    return sizeof(struct order) + n * ORDER_CUTS * sizeof(struct cut);
+}
+
+static unsigned group_end(unsigned first, unsigned group, unsigned n)
+{
+    return n - first < group ? n : first + group;
+}
+
+static bool group_has_cuts(const struct merge *merge, unsigned first)
+{
+    unsigned end = group_end(first, GROUP_SERIES, n_series(merge));
+
+    for (unsigned i = first; i < end; i++)
+        if (user_of(merge)->has_cuts(merge, i))
+            return true;
+    return false;
+}
+
+static unsigned key_shift(const struct merge *merge)
+{
+    return merge->work == DTYPE_F32 ? 16 : 0;
+}
+
+/* The order keys of a series' values, in tile->temp[at]. */
+static uint32_t *series_keys(const struct merge *merge, const struct kernels *kernels,
+                             const struct tile *tile, unsigned series, unsigned at)
+{
+    uint32_t *keys = (uint32_t *)(void *)tile->temp[at];
+
+    user_of(merge)->values(merge, kernels, tile, series, tile->out);
+    kernels->order_key[round_of(merge->work)](tile->out, keys, tile->n);
+    return keys;
+}
+
+/* ---- how many elements have each magnitude */
+
+static size_t count_size(const struct merge *merge)
+{
+    return group_end(0, GROUP_SERIES, n_series(merge)) * sizeof(struct count_acc);
+}
+
+/* A series of the group and its bins. */
+struct counted {
+    const uint32_t *keys;
+    uint32_t *bins;
+};
+
+static void count_one(struct counted a, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        a.bins[a.keys[i]]++;
+}
+
+/* Two series in turn: an increment waits for the one before in the same bin, and neighbours often share one.
+ */
+static void count_two(struct counted a, struct counted b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        a.bins[a.keys[i]]++;
+        b.bins[b.keys[i]]++;
+    }
+}
+
+static void count_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                      void *acc)
+{
+    const struct order *order = tile->stats;
+    struct count_acc *accs = acc;
+    unsigned end = group_end(order->n_counted, GROUP_SERIES, n_series(merge)), n = 0;
+    struct counted two[2];
+
+    for (unsigned i = order->n_counted; i < end; i++) {
+        uint32_t *keys;
+        if (!user_of(merge)->has_cuts(merge, i))
+            continue;
+        keys = series_keys(merge, kernels, tile, i, n);
+        kernels->spread_zeros(keys, key_shift(merge), BINS_16, tile->n);
+        two[n++] = (struct counted){keys, accs[i - order->n_counted].bins};
+        if (n < 2)
+            continue;
+        count_two(two[0], two[1], tile->n);
+        n = 0;
+    }
+    if (n > 0)
+        count_one(two[0], tile->n);
+}
+
+/* The bins of one series or cut in all blocks. */
+struct histogram {
+    const struct blocks *blocks;
+    size_t offset; /* bytes within an accumulator */
+    uint32_t n;
+};
+
+static const uint32_t *block_bins(const struct histogram *histogram, size_t block)
+{
+    const struct blocks *blocks = histogram->blocks;
+
+    return (const uint32_t *)(const void *)(blocks->accs + block * blocks->acc_size + histogram->offset);
+}
+
+enum { FOLD = 256 }; /* bins added up at a time */
+
+static void fold_bins(const struct histogram *histogram, uint32_t first, uint64_t out[FOLD])
+{
+    memset(out, 0, FOLD * sizeof(*out));
+    for (size_t b = 0; b < histogram->blocks->n; b++) {
+        const uint32_t *bins = block_bins(histogram, b) + first;
+        for (uint32_t i = 0; i < FOLD; i++)
+            out[i] += bins[i];
+    }
+}
+
+/* The bin that holds the element after `rank` others, and *before, the elements in the bins before it. There
+ * is one. */
+static uint32_t find_bin(const struct histogram *histogram, uint64_t rank, bool descending, uint64_t *before)
+{
+    uint64_t counts[FOLD], sum = 0;
+
+    for (uint32_t i = 0; i < histogram->n; i++) {
+        uint32_t bin = descending ? histogram->n - 1 - i : i;
+        if (i % FOLD == 0)
+            fold_bins(histogram, bin / FOLD * FOLD, counts);
+        if (sum + counts[bin % FOLD] > rank) {
+            *before = sum;
+            return bin;
+        }
+        sum += counts[bin % FOLD];
+    }
+    *before = sum;
+    return histogram->n - 1;
+}
+
+/* The block in which the skip-th element of a bin is. */
+static void find_block(const struct histogram *histogram, uint32_t bin, struct cut *cut)
+{
+    const struct blocks *blocks = histogram->blocks;
+    size_t block = 0;
+
+    while (block + 1 < blocks->n && block_bins(histogram, block)[bin] <= cut->skip)
+        cut->skip -= block_bins(histogram, block++)[bin];
+    cut->from = blocks->first + block * blocks->size;
+    cut->to = blocks->end - cut->from < blocks->size ? blocks->end : cut->from + blocks->size;
+}
+
+/* Where no equal element from `from` on is before the cut, that will do as the index. */
+static void settle_index(struct cut *cut)
+{
+    if (cut->skip > 0)
+        return;
+    cut->index = cut->from;
+    cut->from = cut->to = 0;
+}
+
+static uint32_t key_of_bin(const struct merge *merge, uint32_t bin)
+{
+    const uint16_t half = (uint16_t)bin;
+    float value;
+    uint32_t key;
+
+    if (merge->work == DTYPE_F32)
+        return bin;
+    if (bin > (merge->work == DTYPE_BF16 ? INFINITE_BF16 : INFINITE_F16))
+        return KERNEL_NAN;
+    kernels_best()->load[merge->work](&half, &value, 1);
+    memcpy(&key, &value, sizeof(key));
+    return key;
+}
+
+static void cut_counted(const struct merge *merge, const struct histogram *histogram, struct cut *cut)
+{
+    uint64_t before;
+    uint32_t bin = find_bin(histogram, cut->rank, cut->descending, &before);
+
+    cut->key = key_of_bin(merge, bin);
+    cut->skip = cut->rank - before;
+    if (merge->work == DTYPE_F32)
+        return;
+    find_block(histogram, bin, cut);
+    settle_index(cut);
+}
+
+/* Zeros move to their bin. How many there are. */
+static uint64_t join_zeros(const struct blocks *blocks, unsigned series)
+{
+    uint64_t zeros = 0;
+
+    for (size_t b = 0; b < blocks->n; b++) {
+        char *acc = (char *)(uintptr_t)blocks->accs + b * blocks->acc_size;
+        uint32_t *bins = ((struct count_acc *)(void *)acc)[series].bins;
+        for (unsigned i = 0; i < ZEROS; i++) {
+            bins[0] += bins[BINS_16 + i];
+            zeros += bins[BINS_16 + i];
+        }
+    }
+    return zeros;
+}
+
+static void count_series(const struct merge *merge, struct order *order, unsigned series,
+                         const struct blocks *blocks)
+{
+    unsigned at = series - order->n_counted;
+    struct histogram histogram = {blocks, at * sizeof(struct count_acc), BINS_16};
+    struct cut *cuts = order->cuts + series * ORDER_CUTS;
+
+    user_of(merge)->choose(merge, series, merge->n - join_zeros(blocks, at), cuts);
+    for (unsigned i = 0; i < ORDER_CUTS; i++)
+        if (cuts[i].wanted)
+            cut_counted(merge, &histogram, &cuts[i]);
+}
+
+static void count_finish(const struct merge *merge, void *state, const struct blocks *blocks)
+{
+    struct order *order = state;
+    unsigned n = n_series(merge), end = group_end(order->n_counted, GROUP_SERIES, n);
+
+    for (unsigned i = order->n_counted; i < end; i++)
+        if (user_of(merge)->has_cuts(merge, i))
+            count_series(merge, order, i, blocks);
+    order->n_counted = end;
+    while (order->n_counted < n && !group_has_cuts(merge, order->n_counted))
+        order->n_counted = group_end(order->n_counted, GROUP_SERIES, n);
+}
+
+/* ---- float32: the lower half of a cut's key */
+
+static size_t refine_size(const struct merge *merge)
+{
+    return group_end(0, GROUP_CUTS, n_cuts(merge)) * sizeof(struct refine_acc);
+}
+
+static void refine_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                       void *acc)
+{
+    const struct order *order = tile->stats;
+    struct refine_acc *accs = acc;
+    unsigned end = group_end(order->n_refined, GROUP_CUTS, n_cuts(merge));
+
+    for (unsigned c = order->n_refined; c < end; c++) {
+        const uint32_t *keys, upper = order->cuts[c].key;
+        if (!order->cuts[c].wanted)
+            continue;
+        keys = series_keys(merge, kernels, tile, c / ORDER_CUTS, 0);
+        for (size_t i = 0; i < tile->n; i++)
+            if (keys[i] >> 16 == upper)
+                accs[c - order->n_refined].bins[keys[i] & 0xffff]++;
+    }
+}
+
+static void refine_cut(const struct histogram *histogram, struct cut *cut)
+{
+    uint64_t before;
+    uint32_t bin = find_bin(histogram, cut->skip, cut->descending, &before);
+
+    cut->key = cut->key << 16 | bin;
+    cut->skip -= before;
+    find_block(histogram, bin, cut);
+    settle_index(cut);
+}
+
+static unsigned next_wanted(const struct order *order, unsigned first, unsigned n)
+{
+    while (first < n && !order->cuts[first].wanted)
+        first++;
+    return first;
+}
+
+static void refine_finish(const struct merge *merge, void *state, const struct blocks *blocks)
+{
+    struct order *order = state;
+    unsigned end = group_end(order->n_refined, GROUP_CUTS, n_cuts(merge));
+
+    for (unsigned c = order->n_refined; c < end; c++) {
+        struct histogram histogram = {blocks, (c - order->n_refined) * sizeof(struct refine_acc), BINS_LOW};
+        if (order->cuts[c].wanted)
+            refine_cut(&histogram, &order->cuts[c]);
+    }
+    order->n_refined = end;
+}
+
+/* ---- the index */
+
+static size_t locate_size(const struct merge *merge)
+{
+    return n_cuts(merge) * sizeof(struct locate_acc);
+}
+
+/* Elements [*first, *end): of the first cut that lacks its index; of all of them, where their ranges together
+ * are no shorter than what lies between the outermost. */
+static void locate_span(const struct merge *merge, const struct order *order, uint64_t *first, uint64_t *end)
+{
+    uint64_t low = UINT64_MAX, high = 0, sum = 0;
+
+    *first = *end = 0;
+    for (unsigned c = 0; c < n_cuts(merge); c++) {
+        const struct cut *cut = &order->cuts[c];
+        if (cut->from == cut->to)
+            continue;
+        if (sum == 0) {
+            *first = cut->from;
+            *end = cut->to;
+        }
+        low = cut->from < low ? cut->from : low;
+        high = cut->to > high ? cut->to : high;
+        sum += cut->to - cut->from;
+    }
+    if (sum > 0 && sum >= high - low) {
+        *first = low;
+        *end = high;
+    }
+}
+
+static void locate_range(const struct merge *merge, const void *state, uint64_t *first, uint64_t *n)
+{
+    uint64_t end;
+
+    locate_span(merge, state, first, &end);
+    *n = end - *first;
+}
+
+static uint32_t key_of(float x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof(bits));
+    bits &= 0x7fffffff;
+    return bits < KERNEL_NAN ? bits : KERNEL_NAN;
+}
+
+static void locate_equals(const struct cut *cut, const struct tile *tile, const float *x,
+                          struct locate_acc *acc)
+{
+    uint64_t first = tile->first, last = tile->first + tile->n;
+    size_t begin = cut->from > first ? (size_t)(cut->from - first) : 0;
+    size_t end = cut->to < last ? (size_t)(cut->to - first) : tile->n;
+
+    for (size_t i = begin; i < end; i++)
+        if (key_of(x[i]) == cut->key && acc->equals++ == cut->skip)
+            acc->index = first + i;
+}
+
+static void locate_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                       void *acc)
+{
+    const struct order *order = tile->stats;
+    struct locate_acc *accs = acc;
+
+    for (unsigned c = 0; c < n_cuts(merge); c++) {
+        const struct cut *cut = &order->cuts[c];
+        if (cut->from >= tile->first + tile->n || cut->to <= tile->first)
+            continue;
+        user_of(merge)->values(merge, kernels, tile, c / ORDER_CUTS, tile->out);
+        locate_equals(cut, tile, tile->out, &accs[c]);
+    }
+}
+
+/* The index is known where no equal element is in an earlier block of the pass; else the range shrinks. */
+static void locate_cut(struct cut *cut, unsigned c, const struct blocks *blocks)
+{
+    uint64_t before = 0;
+
+    for (size_t b = 0; b < blocks->n; b++) {
+        const char *at = blocks->accs + b * blocks->acc_size;
+        const struct locate_acc *acc = (const struct locate_acc *)(const void *)at + c;
+        uint64_t begin = blocks->first + b * blocks->size;
+        if (before + acc->equals <= cut->skip) {
+            before += acc->equals;
+            continue;
+        }
+        if (before == 0) {
+            cut->index = acc->index;
+            cut->from = cut->to = 0;
+            return;
+        }
+        cut->skip -= before;
+        cut->from = begin > cut->from ? begin : cut->from;
+        cut->to = cut->to - begin < blocks->size ? cut->to : begin + blocks->size;
+        settle_index(cut);
+        return;
+    }
+    cut->index =
+        cut->to; /* every element equals itself, so this is not reached while sources stay as they are */
+    cut->from = cut->to = 0;
+}
+
+static void locate_finish(const struct merge *merge, void *state, const struct blocks *blocks)
+{
+    struct order *order = state;
+
+    for (unsigned c = 0; c < n_cuts(merge); c++) {
+        struct cut *cut = &order->cuts[c];
+        if (cut->from != cut->to && cut->from >= blocks->first && cut->to <= blocks->end)
+            locate_cut(cut, c, blocks);
+    }
+}
+
+static const struct pass count_pass = {.acc_size = count_size, .add = count_add, .finish = count_finish},
+                         refine_pass = {.acc_size = refine_size, .add = refine_add, .finish = refine_finish},
+                         locate_pass = {.acc_size = locate_size,
+                                        .add = locate_add,
+                                        .finish = locate_finish,
+                                        .range = locate_range};
+
+const struct pass *order_next(const struct merge *merge, const struct order *order)
+{
+    uint64_t first, end;
+
+    if (order->n_counted < n_series(merge))
+        return &count_pass;
+    if (merge->work == DTYPE_F32 && next_wanted(order, order->n_refined, n_cuts(merge)) < n_cuts(merge))
+        return &refine_pass;
+    locate_span(merge, order, &first, &end);
+    return first < end ? &locate_pass : NULL;
+}

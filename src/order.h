@@ -1,0 +1,49 @@
+/* Order statistics of magnitudes: where a cut through a tensor's elements falls, sorted stably by magnitude.
+ *
+ * A method has series of values (a donor's delta; a variance), and for each up to two cuts. An element is
+ * before a cut at rank p if its magnitude is below the cut's key (above it, where descending), or is the same
+ * and its index below the cut's index. NaN is the largest of all and equal to itself. Nothing is sorted: a
+ * histogram over all magnitudes of a 16-bit type (in float32: over the upper 15 bits, then over the lower 16
+ * of the cut's) finds the key and the block that holds the index, passes over that block the index itself.
+ *
+ * struct method's `own` must point to a struct order_user, and the state begin with a struct order.
+ */
+#ifndef ORDER_H
+#define ORDER_H
+
+#include "method.h"
+
+enum { ORDER_CUTS = 2 };
+
+struct cut {
+    uint64_t rank; /* elements before it */
+    bool wanted, descending;
+    uint32_t key;   /* magnitude as kernels->select compares them; while float32 is under way a part of it */
+    uint64_t index; /* complete once from == to */
+    uint64_t from, to; /* elements among which the index is, `skip` equal ones from the first */
+    uint64_t skip;
+};
+
+struct order {
+    unsigned n_counted, n_refined; /* series; cuts */
+    struct cut cuts[];             /* [n_series][ORDER_CUTS], zeroed at the start */
+};
+
+struct order_user {
+    unsigned (*n_series)(const struct merge *merge);
+    /* Can a series have cuts? Others are not looked at. */
+    bool (*has_cuts)(const struct merge *merge, unsigned series);
+    /* out = a series' values, of the working type */
+    void (*values)(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                   unsigned series, float *out);
+    /* Set rank, wanted and descending of the cuts there are. Of the tensor's elements `nonzero` are not 0. */
+    void (*choose)(const struct merge *merge, unsigned series, uint64_t nonzero, struct cut cuts[ORDER_CUTS]);
+};
+
+/* Bytes of the state's part. */
+size_t order_size(unsigned n_series);
+
+/* The next pass over the tensor; NULL: all cuts are known. */
+const struct pass *order_next(const struct merge *merge, const struct order *order);
+
+#endif

@@ -1,0 +1,405 @@
+#include "task_prune.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#include "rank.h"
+#include "rng.h"
+
+/* Behind the state's struct order. */
+struct norms {
+    bool known;
+    float scale[]; /* [n_donors] */
+};
+
+enum keep { KEEP_ALL, KEEP_NONE, KEEP_SOME };
+
+static const struct task_family *family_of(const struct merge *merge)
+{
+    return merge->method->own;
+}
+
+static double donor_value(const struct merge *merge, unsigned donor, unsigned param)
+{
+    return merge_input(merge, task_input(merge, donor), param);
+}
+
+static enum keep keep_of(const struct merge *merge, unsigned donor)
+{
+    double density = donor_value(merge, donor, TASK_DENSITY);
+    enum prune prune = family_of(merge)->prune;
+
+    if (density >= 1)
+        return KEEP_ALL;
+    if (density <= 0 && (prune == PRUNE_MAGNITUDE || prune == PRUNE_RANKED))
+        return KEEP_NONE;
+    if (prune == PRUNE_RANKED && merge->ndim == 0)
+        return KEEP_ALL;
+    return KEEP_SOME;
+}
+
+static bool keeps_some(const struct merge *merge)
+{
+    for (unsigned i = 0; i < task_donors(merge); i++)
+        if (keep_of(merge, i) == KEEP_SOME)
+            return true;
+    return false;
+}
+
+/* ---- which magnitudes stay */
+
+/* int(share n), within 0 and n. */
+static uint64_t count_of(double share, uint64_t n)
+{
+    double count = share * (double)n;
+
+    return count >= (double)n ? n : count > 0 ? (uint64_t)count : 0;
+}
+
+/* The sorted elements that stay: [*low, *high), magnitude in descending order, outliers in ascending. */
+static void kept_ranks(const struct merge *merge, unsigned donor, uint64_t *low, uint64_t *high)
+{
+    uint64_t n = merge->n, count = count_of(donor_value(merge, donor, TASK_DENSITY), n), top;
+
+    *low = 0;
+    *high = count ? count : 1;
+    if (family_of(merge)->prune == PRUNE_MAGNITUDE)
+        return;
+    top = count_of(donor_value(merge, donor, TASK_OWN), n);
+    *low = n - count > top ? n - count - top : 0;
+    *high = *low + count;
+}
+
+static bool sorts(const struct merge *merge)
+{
+    return family_of(merge)->prune == PRUNE_MAGNITUDE || family_of(merge)->prune == PRUNE_OUTLIERS;
+}
+
+bool prune_order_has_cuts(const struct merge *merge, unsigned donor)
+{
+    uint64_t low, high;
+
+    if (!sorts(merge) || keep_of(merge, donor) != KEEP_SOME || merge->n == 0)
+        return false;
+    kept_ranks(merge, donor, &low, &high);
+    return low < high && high - low < merge->n;
+}
+
+unsigned prune_order_series(const struct merge *merge)
+{
+    for (unsigned i = 0; i < task_donors(merge); i++)
+        if (prune_order_has_cuts(merge, i))
+            return task_donors(merge);
+    return 0;
+}
+
+void prune_order_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        unsigned donor, float *out)
+{
+    kernels->delta[round_of(merge->work)](tile->in[task_input(merge, donor)], tile->in[merge->base], out,
+                                          tile->n);
+}
+
+void prune_order_choose(const struct merge *merge, unsigned donor, uint64_t nonzero,
+                        struct cut cuts[ORDER_CUTS])
+{
+    bool descending = family_of(merge)->prune == PRUNE_MAGNITUDE;
+    uint64_t low, high;
+
+    (void)nonzero;
+    kept_ranks(merge, donor, &low, &high);
+    cuts[0] = (struct cut){.rank = low, .wanted = low > 0, .descending = descending};
+    cuts[1] = (struct cut){.rank = high, .wanted = high < merge->n, .descending = descending};
+}
+
+/* One end of the magnitudes that stay: as kernels->select has it, before an index and from it on. */
+struct bound {
+    uint32_t before, after;
+    uint64_t index;
+};
+
+static struct bound bound_of(const struct cut *cut, uint32_t otherwise)
+{
+    if (!cut->wanted)
+        return (struct bound){otherwise, otherwise, 0};
+    return (struct bound){cut->descending ? cut->key : cut->key + 1,
+                          cut->descending ? cut->key + 1 : cut->key, cut->index};
+}
+
+static uint32_t bound_at(struct bound bound, uint64_t at)
+{
+    return at < bound.index ? bound.before : bound.after;
+}
+
+static uint64_t next_index(struct bound bound, uint64_t at, uint64_t end)
+{
+    return bound.index > at && bound.index < end ? bound.index : end;
+}
+
+static void select_between(const struct kernels *kernels, const struct tile *tile, struct bound low,
+                           struct bound high, float *d)
+{
+    uint64_t last = tile->first + tile->n;
+
+    for (uint64_t at = tile->first, end; at < last; at = end) {
+        float *x = d + (at - tile->first);
+        end = next_index(low, at, next_index(high, at, last));
+        kernels->select(x, x, bound_at(low, at), bound_at(high, at), (size_t)(end - at));
+    }
+}
+
+static void prune_sorted(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                         unsigned donor, float *d)
+{
+    const struct order *order = tile->stats;
+    const struct cut *cuts;
+    uint64_t low, high;
+
+    kept_ranks(merge, donor, &low, &high);
+    if (high <= low)
+        kernels->select(d, d, 0, 0, tile->n);
+    if (!prune_order_has_cuts(merge, donor))
+        return;
+    cuts = order->cuts + donor * ORDER_CUTS;
+    if (family_of(merge)->prune == PRUNE_MAGNITUDE)
+        select_between(kernels, tile, bound_of(&cuts[1], 0), (struct bound){UINT32_MAX, UINT32_MAX, 0}, d);
+    else
+        select_between(kernels, tile, bound_of(&cuts[0], 0), bound_of(&cuts[1], UINT32_MAX), d);
+}
+
+/* ---- at random */
+
+static float rounded(const struct kernels *kernels, enum dtype work, double value)
+{
+    float x = (float)value;
+
+    kernels->cast[round_of(work)](&x, 1);
+    return x;
+}
+
+static uint32_t *words_of(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                          unsigned donor)
+{
+    uint32_t *words = (uint32_t *)(void *)tile->temp[0];
+
+    kernels->random(words, merge->seed, donor, tile->first, tile->n);
+    return words;
+}
+
+static void prune_random(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                         unsigned donor, float *d)
+{
+    enum dtype type = merge->work == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    float p = rounded(kernels, type, donor_value(merge, donor, TASK_DENSITY));
+
+    kernels->keep_random(d, words_of(merge, kernels, tile, donor), rng_limit(p), tile->n);
+}
+
+static uint64_t row_of(const struct merge *merge)
+{
+    return merge->ndim == 0 ? 1 : merge->shape[merge->ndim - 1];
+}
+
+static const uint32_t *ranks_of(const struct merge *merge, const struct kernels *kernels,
+                                const struct tile *tile, const float *d)
+{
+    uint32_t *keys = (uint32_t *)(void *)tile->temp[1], *rank = (uint32_t *)(void *)tile->temp[4];
+    uint32_t *const order[2] = {(uint32_t *)(void *)tile->temp[2], (uint32_t *)(void *)tile->temp[3]};
+    size_t row = (size_t)row_of(merge);
+
+    kernels->order_key[round_of(merge->work)](d, keys, tile->n);
+    for (size_t at = 0; at < tile->n; at += row)
+        rank_row(keys + at, row, merge->work == DTYPE_F32 ? 31 : 15, order, rank + at);
+    return rank;
+}
+
+static void prune_ranked(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                         unsigned donor, float *d)
+{
+    double density = donor_value(merge, donor, TASK_DENSITY), epsilon = donor_value(merge, donor, TASK_OWN);
+    uint64_t row = row_of(merge);
+    const uint32_t *rank = ranks_of(merge, kernels, tile, d);
+
+    if (row == 1)
+        epsilon = 0;
+    kernels->keep_ranked(d, words_of(merge, kernels, tile, donor), rank, (density - epsilon) * 0x1p24,
+                         row == 1 ? 0 : 2 * epsilon / (double)(row - 1) * 0x1p24, tile->n);
+}
+
+/* ---- a donor's delta */
+
+static void prune_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                         unsigned donor, float *d)
+{
+    enum keep keep = keep_of(merge, donor);
+
+    if (keep == KEEP_NONE) {
+        memset(d, 0, tile->n * sizeof(*d));
+        return;
+    }
+    prune_order_values(merge, kernels, tile, donor, d);
+    if (keep == KEEP_ALL)
+        return;
+    if (sorts(merge))
+        prune_sorted(merge, kernels, tile, donor, d);
+    else if (family_of(merge)->prune == PRUNE_RANDOM)
+        prune_random(merge, kernels, tile, donor, d);
+    else
+        prune_ranked(merge, kernels, tile, donor, d);
+}
+
+static bool needs_norms(const struct merge *merge)
+{
+    return merge->shared[TASK_RESCALE] != 0 && keeps_some(merge);
+}
+
+static const struct norms *norms_of(const struct merge *merge, const void *state)
+{
+    return (const void *)((const char *)state + order_size(prune_order_series(merge)));
+}
+
+void prune_delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                 unsigned donor, float *d)
+{
+    float scale = needs_norms(merge) ? norms_of(merge, tile->stats)->scale[donor] : 1;
+
+    prune_values(merge, kernels, tile, donor, d);
+    if (scale != 1)
+        kernels->scale[round_of(merge->work)](d, scale, tile->n);
+}
+
+/* ---- norms */
+
+struct norm_acc {
+    double before, after; /* of one donor */
+};
+
+static size_t norms_size(const struct merge *merge)
+{
+    return task_donors(merge) * sizeof(struct norm_acc);
+}
+
+static void norms_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                      void *acc)
+{
+    struct norm_acc *accs = acc;
+
+    for (unsigned i = 0; i < task_donors(merge); i++) {
+        if (keep_of(merge, i) != KEEP_SOME)
+            continue;
+        prune_order_values(merge, kernels, tile, i, tile->out);
+        accs[i].before += kernels->sum_abs(tile->out, tile->n);
+        prune_values(merge, kernels, tile, i, tile->out);
+        accs[i].after += kernels->sum_abs(tile->out, tile->n);
+    }
+}
+
+static float ratio_in(enum dtype type, double before, double after)
+{
+    const struct kernels *kernels = kernels_best();
+    float b = rounded(kernels, type, before), a = rounded(kernels, type, after);
+
+    if ((double)b < 1e-7 || (double)a < 1e-7)
+        return 1;
+    return rounded(kernels, type, b / a);
+}
+
+/* float16 has no norm above 65504. */
+static bool overflows(const struct merge *merge, double before, double after)
+{
+    return merge->work == DTYPE_F16 && (before >= 65520 || after >= 65520);
+}
+
+static float scale_of(const struct merge *merge, double before, double after)
+{
+    bool wide = merge->work == DTYPE_F16 && !sorts(merge);
+
+    return ratio_in(wide || overflows(merge, before, after) ? DTYPE_F32 : merge->work, before, after);
+}
+
+static void norms_finish(const struct merge *merge, void *state, const struct blocks *blocks)
+{
+    struct norms *norms = (void *)((char *)state + order_size(prune_order_series(merge)));
+
+    norms->known = true;
+    for (unsigned i = 0; i < task_donors(merge); i++) {
+        struct norm_acc sum = {0, 0};
+        for (size_t b = 0; b < blocks->n; b++) {
+            const char *at = blocks->accs + b * blocks->acc_size;
+            sum.before += ((const struct norm_acc *)(const void *)at)[i].before;
+            sum.after += ((const struct norm_acc *)(const void *)at)[i].after;
+        }
+        norms->scale[i] = keep_of(merge, i) == KEEP_SOME ? scale_of(merge, sum.before, sum.after) : 1;
+    }
+}
+
+static const struct pass norms_pass = {.acc_size = norms_size, .add = norms_add, .finish = norms_finish};
+
+/* ---- the state: struct order, struct norms */
+
+static size_t state_size(const struct merge *merge)
+{
+    unsigned series = prune_order_series(merge);
+
+    if (series == 0 && !needs_norms(merge))
+        return 0;
+    return order_size(series) + sizeof(struct norms) + task_donors(merge) * sizeof(float);
+}
+
+static const struct pass *next_pass(const struct merge *merge, const void *state, unsigned n_done)
+{
+    const struct pass *pass = order_next(merge, state);
+
+    (void)n_done;
+    if (pass)
+        return pass;
+    return needs_norms(merge) && !norms_of(merge, state)->known ? &norms_pass : NULL;
+}
+
+const struct method_stats prune_stats = {.state_size = state_size, .next = next_pass};
+
+uint64_t prune_row_length(const struct merge *merge)
+{
+    return family_of(merge)->prune == PRUNE_RANKED && merge->n > 0 && keeps_some(merge) ? row_of(merge) : 1;
+}
+
+static int check_ranked(const struct merge *merge, unsigned donor, struct err *err)
+{
+    double density = donor_value(merge, donor, TASK_DENSITY), epsilon = donor_value(merge, donor, TASK_OWN);
+
+    if (density >= 1 || density <= 0)
+        return 0;
+    if (!(density + fabs(epsilon) < 1 && density - fabs(epsilon) > 0))
+        return err_set(
+            err, -EINVAL,
+            "density %g with epsilon %g: density - epsilon and density + epsilon must lie between 0 "
+            "and 1, or density be 0 or 1",
+            density, epsilon);
+    if (row_of(merge) > UINT32_MAX)
+        return err_set(err, -EINVAL, "rows of more than %u elements cannot be ranked: set density to 1",
+                       UINT32_MAX);
+    return 0;
+}
+
+static int check_random(const struct merge *merge, unsigned donor, struct err *err)
+{
+    double density = donor_value(merge, donor, TASK_DENSITY);
+
+    if (density >= 0)
+        return 0;
+    return err_set(err, -EINVAL, "density %g: it is the probability with which an element is kept, 0 or more",
+                   density);
+}
+
+int prune_check(const struct merge *merge, struct err *err)
+{
+    enum prune prune = family_of(merge)->prune;
+    int ret = 0;
+
+    for (unsigned i = 0; ret == 0 && i < task_donors(merge); i++)
+        ret = prune == PRUNE_RANKED   ? check_ranked(merge, i, err)
+              : prune == PRUNE_RANDOM ? check_random(merge, i, err)
+                                      : 0;
+    return ret;
+}

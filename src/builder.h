@@ -20,11 +20,31 @@ struct slice_inputs {
     int base;                            /* index, or -1 */
 };
 
+/* What the name of a module means (outline.c). */
+enum module_kind {
+    MODULE_WHOLE,  /* it has no name */
+    MODULE_NAMED,  /* a run of components in the names of its tensors */
+    MODULE_REST,   /* `default`: what no other module claims */
+    MODULE_VISION, /* mergekit's names for parts of multimodal models, where they are not such runs */
+    MODULE_PROJECTOR,
+    MODULE_TEXT,
+    MODULE_NONE,
+};
+
+/* Layers of one of the donor's stacks that slices choose. */
+struct restack {
+    const struct stack *stack;
+    size_t n;
+    struct layer_origin *origins; /* of the result's layers */
+};
+
 struct builder {
     const struct config *config;
     const struct model_search *search;
     uint64_t seed;
     struct report *report;
+    size_t errors_before; /* in the report, when this document began */
+    bool unsound;         /* a slice has not the inputs that the method needs */
     struct plan_set *set;
     struct arena arena; /* until plan_build returns */
     size_t n_inputs;
@@ -35,11 +55,11 @@ struct builder {
     const struct method *method;
     struct plan *plan;
     struct input_model *donor; /* of config */
-    size_t n_origins;
-    struct layer_origin *origins; /* of the result's layers, where slices choose them */
-    uint64_t origin_count;        /* layers of the donor's stack */
-    bool head;                    /* the result has an output head of its own */
-    uint64_t vocab_old, vocab;    /* rows of the embedding before and after truncation; 0: unchanged */
+    size_t n_restacks;
+    struct restack *restacks;
+    enum module_kind *modules; /* [doc->n_modules] */
+    bool head;                 /* the result has an output head of its own */
+    uint64_t vocab_old, vocab; /* rows of the embedding before and after truncation; 0: unchanged */
     unsigned n_mismatched;
 
     bool no_memory; /* somewhere memory ran out, and that was reported */
@@ -61,5 +81,12 @@ int tensor_plan(struct builder *builder, const struct slice_inputs *slice, const
                 const char *const *names, double t);
 /* Add the donor's tensor as it is, cast to the document's types. */
 int tensor_plan_kept(struct builder *builder, const char *name, const char *note);
+
+/* Warn, once each, of what is hardly meant (advice.c): weights that sum to 0, density 0, types that are too
+ * small; index[i]: of input i in the slice. And of filters that match nothing, once the document's tensors
+ * are planned. */
+void advise_on_tensor(struct builder *builder, const struct slice_inputs *slice, const unsigned *index,
+                      const struct plan_tensor *tensor);
+void advise_on_filters(struct builder *builder);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "folder.h"
 #include "json.h"
 
 enum { LICENCE_MAX = 64, FRONT_MAX = 65536 };
@@ -26,16 +27,17 @@ static bool parse_licence(const char *text, char licence[LICENCE_MAX])
 /* The licence a model's own card states; false if there is no card or it states none. */
 static bool read_licence(const char *dir, char licence[LICENCE_MAX])
 {
+    struct folder folder = {0};
     struct source *card = NULL;
-    char *path = NULL, *text = calloc(1, FRONT_MAX + 1);
+    char *text = calloc(1, FRONT_MAX + 1);
     bool found = false;
 
-    if (text && asprintf(&path, "%s/README.md", dir) >= 0 && source_open(path, &card, NULL) == 0) {
+    if (text && folder_init(&folder, dir, NULL) == 0 && folder_open(&folder, "README.md", &card, NULL) == 0) {
         size_t len = card->size < FRONT_MAX ? (size_t)card->size : FRONT_MAX;
         found = source_read(card, 0, len, text, NULL) == 0 && parse_licence(text, licence);
     }
     source_put(card);
-    free(path);
+    folder_fini(&folder);
     free(text);
     return found;
 }

@@ -196,13 +196,22 @@ static void module_params(struct reader *reader, const struct ypair *pair, void 
     params_read(reader, pair, &((struct module *)out)->params);
 }
 
+/* Is the key not there, or without a value, which counts as that? */
+static bool lacks_value(const struct ynode *node, const char *key)
+{
+    for (size_t i = 0; node->kind == YNODE_MAP && i < node->n; i++)
+        if (strcmp(node->pairs[i].key->text, key) == 0)
+            return node->pairs[i].value->kind == YNODE_NULL;
+    return node->kind == YNODE_MAP;
+}
+
 static void module_read(struct reader *reader, const struct ypair *pair, struct module *module)
 {
     static const struct field fields[] = {
         {"models", module_models}, {"slices", module_slices}, {"parameters", module_params}};
     static const struct object object = {"a module", fields, 3, SEVERITY_WARNING};
     const struct ynode *node = pair->value;
-    bool both = node->kind == YNODE_MAP && !lacks_key(node, "models") && !lacks_key(node, "slices");
+    bool both = node->kind == YNODE_MAP && !lacks_value(node, "models") && !lacks_value(node, "slices");
 
     module->at = pair->key->at;
     module->name = pair->key->text;
@@ -212,7 +221,7 @@ static void module_read(struct reader *reader, const struct ypair *pair, struct 
         return;
     }
     object_read(reader, node, &object, module);
-    if (lacks_key(node, "models") && lacks_key(node, "slices"))
+    if (lacks_value(node, "models") && lacks_value(node, "slices"))
         reader_error(reader, module->at, "module `%s` has neither `models:` nor `slices:`: add one",
                      module->name);
 }

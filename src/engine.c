@@ -11,6 +11,7 @@
 
 #include "cache.h"
 #include "explain.h"
+#include "inspect.h"
 #include "layout.h"
 #include "meld.h"
 #include "pool.h"
@@ -48,11 +49,35 @@ static void hash_source(XXH64_state_t *hash, struct timespec *newest, const stru
     newer(newest, source->mtime);
 }
 
-/* What the bytes served depend on: recipe, sources, version. */
+static void hash_files(XXH64_state_t *hash, const struct layout *layout, struct timespec *newest)
+{
+    for (size_t i = 0; i < layout->n_files; i++) {
+        const struct vfile *file = &layout->files[i];
+        XXH64_update(hash, file->path, strlen(file->path) + 1);
+        XXH64_update(hash, &file->bytes_len, sizeof(file->bytes_len));
+        XXH64_update(hash, file->bytes, file->bytes_len);
+        if (file->kind == VFILE_SOURCE)
+            hash_source(hash, newest, file->source);
+    }
+}
+
+/* config.json is not kept open, and what is rendered shows it. */
+static void add_time(struct timespec *newest, const char *folder, const char *name)
+{
+    struct stat st;
+    char *path;
+
+    if (asprintf(&path, "%s%s%s", folder ? folder : "", folder ? "/" : "", name) < 0)
+        return;
+    if (stat(path, &st) == 0)
+        newer(newest, st.st_mtim);
+    free(path);
+}
+
+/* What the bytes served depend on: version, recipe, weights, and the other files as they are served. */
 static int identify(struct meld *meld)
 {
     XXH64_state_t *hash = XXH64_createState();
-    struct stat st;
 
     if (!hash)
         return -ENOMEM;
@@ -60,16 +85,14 @@ static int identify(struct meld *meld)
     XXH64_update(hash, MELD_VERSION, strlen(MELD_VERSION));
     XXH64_update(hash, meld->config->text, meld->config->text_len);
     XXH64_update(hash, &meld->options.seed, sizeof(meld->options.seed));
-    XXH64_update(hash, &meld->options.shard_bytes, sizeof(meld->options.shard_bytes));
+    hash_files(hash, meld->layout, &meld->mtime);
     for (size_t m = 0; m < meld->plan->n_models; m++) {
         const struct model *model = meld->plan->models[m];
         for (size_t i = 0; i < model->n_sources; i++)
             hash_source(hash, &meld->mtime, model->sources[i]);
-        for (size_t i = 0; i < model->n_files; i++)
-            hash_source(hash, &meld->mtime, model->files[i].source);
+        add_time(&meld->mtime, model->dir, "config.json");
     }
-    if (stat(meld->config->path, &st) == 0)
-        newer(&meld->mtime, st.st_mtim);
+    add_time(&meld->mtime, NULL, meld->config->path);
     meld->fingerprint = XXH64_digest(hash);
     XXH64_freeState(hash);
     return 0;
@@ -139,7 +162,7 @@ static int plan_models(struct meld *meld, const struct meld_options *options, st
     if (status)
         return status;
     meld->plan = meld->plans->plans[meld->plans->n_plans - 1];
-    return 0;
+    return inspect_integers(meld->plans, report);
 }
 
 int meld_open(const struct meld_options *options, struct meld **out, struct report *report)
@@ -156,8 +179,11 @@ int meld_open(const struct meld_options *options, struct meld **out, struct repo
     }
     if (status == 0)
         status = plan_models(meld, options, report);
-    if (status == 0 && options->strict && report->n > 0)
+    if (status == 0 && options->strict && report->n > 0) {
+        report_add(report, SEVERITY_ERROR, (struct place){options->config, 0, 0},
+                   "has warnings, which count as errors (strict)");
         status = -EINVAL;
+    }
     if (status == 0)
         status = plan_files(meld, options, report);
     if (status) {
@@ -299,6 +325,13 @@ char *meld_explain(const struct meld *meld, const char *tensor, struct err *err)
     int status;
 
     return explain_render(meld->plan, tensor, &status, err);
+}
+
+int meld_inspect(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **text)
+{
+    unsigned n_threads = meld->options.n_threads ? meld->options.n_threads : cpus();
+
+    return inspect_tensors(meld->plans, n_threads, progress, arg, report, text);
 }
 
 void meld_counters(struct meld *meld, struct meld_counters *counters)

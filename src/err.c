@@ -4,6 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What is told goes to terminals and logs, and may quote hostile input. */
+static void mask_controls(char *text)
+{
+    for (; *text; text++) {
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+    }
+}
+
 int err_set(struct err *err, int code, const char *fmt, ...)
 {
     va_list args;
@@ -13,6 +22,7 @@ int err_set(struct err *err, int code, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(err->text, sizeof(err->text), fmt, args);
     va_end(args);
+    mask_controls(err->text);
     return code;
 }
 
@@ -30,6 +40,7 @@ int err_prefix(struct err *err, int code, const char *fmt, ...)
     va_end(args);
     len = strlen(err->text);
     snprintf(err->text + len, sizeof(err->text) - len, ": %s", tail);
+    mask_controls(err->text);
     return code;
 }
 
@@ -61,6 +72,7 @@ void report_add(struct report *report, enum severity severity, struct place at, 
     va_end(args);
     if (!text)
         return;
+    mask_controls(text);
     grown = reallocarray(report->problems, report->n + 1, sizeof(*grown));
     if (!grown) {
         free(text);

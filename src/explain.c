@@ -40,8 +40,8 @@ static void print_input(FILE *out, const struct plan_tensor *tensor, unsigned i)
     if (tensor->recipe.kind == RECIPE_MERGE)
         print_values(out, merge, merge->per_input + i * merge->method->n_params);
     fprintf(out, " %s", dtype_torch_name(input->dtype));
-    if (strcmp(input->tensor, tensor->st.name) != 0)
-        fprintf(out, ", `%s`", input->tensor);
+    if (strcmp(input->shown, tensor->st.name) != 0)
+        fprintf(out, strchr(input->shown, ' ') ? ", %s" : ", `%s`", input->shown);
     fprintf(out, ", %s\n", input->file ? input->file : "computed by that stage");
 }
 
@@ -71,15 +71,31 @@ static void print_tensor(FILE *out, const struct plan_tensor *tensor)
         print_input(out, tensor, i);
 }
 
-/* A tensor that the wanted name is a part of, or whose name is a part of it, to suggest. */
+/* How much of two names agrees from the front and from the back. */
+static size_t agreement(const char *a, const char *b)
+{
+    size_t len_a = strlen(a), len_b = strlen(b), most = len_a < len_b ? len_a : len_b, front = 0, back = 0;
+
+    while (front < most && a[front] == b[front])
+        front++;
+    while (back < most - front && a[len_a - 1 - back] == b[len_b - 1 - back])
+        back++;
+    return front + back;
+}
+
+/* The tensor to suggest: one that the wanted name is a part of, or the most like it. */
 static const char *similar(const struct plan *plan, const char *wanted)
 {
+    const char *best = NULL;
+
     for (size_t i = 0; i < plan->n_tensors; i++) {
         const char *name = plan->tensors[i].st.name;
-        if (strstr(name, wanted) || strstr(wanted, name))
+        if (strstr(name, wanted))
             return name;
+        if (!best || agreement(name, wanted) > agreement(best, wanted))
+            best = name;
     }
-    return plan->n_tensors ? plan->tensors[0].st.name : NULL;
+    return best;
 }
 
 static const struct plan_tensor *find(const struct plan *plan, const char *name)

@@ -87,6 +87,25 @@ static bool is_below(const char *path, const char *dir)
     return dir && strncmp(path, dir, len) == 0 && path[len] == '/';
 }
 
+static bool ends_with(const char *text, const char *tail)
+{
+    size_t len = strlen(text), tail_len = strlen(tail);
+
+    return len >= tail_len && strcmp(text + len - tail_len, tail) == 0;
+}
+
+/* Where a link may lead: into the folder, into a hub cache's blobs (`hf download --local-dir` made such
+ * links), and from one safetensors file to another. Anything else could be a file of the reader's that the
+ * model has no business with. */
+static bool is_allowed(const struct folder *folder, const char *link, const char *target)
+{
+    const char *repo = strstr(target, "/models--"), *blobs = repo ? strchr(repo + 1, '/') : NULL;
+
+    return is_below(target, folder->dir) || is_below(target, folder->blobs) ||
+           (blobs && strncmp(blobs, "/blobs/", 7) == 0) ||
+           (ends_with(link, ".safetensors") && ends_with(target, ".safetensors"));
+}
+
 static int check_link(const struct folder *folder, const char *path, struct err *err)
 {
     struct stat st;
@@ -99,7 +118,7 @@ static int check_link(const struct folder *folder, const char *path, struct err 
     if (!target)
         return err_set(err, errno == ENOMEM ? -ENOMEM : -ENOENT, "%s: a link that leads nowhere: %s", path,
                        strerror(errno));
-    if (!is_below(target, folder->dir) && !is_below(target, folder->blobs))
+    if (!is_allowed(folder, path, target))
         ret =
             err_set(err, -EINVAL,
                     "%s: a link to %s, which is outside of the model's folder; put the file (or a hard link) "

@@ -1,7 +1,8 @@
 /* The folder of a model: files in it, and which symbolic links may be followed.
  *
  * A folder from elsewhere may hold links to anything that its reader may read. Only those are followed that
- * end in the folder or, from a snapshot of the hub cache (models--ORG--NAME/snapshots/HASH), in its blobs.
+ * end in the folder, in the blobs of a hub cache (models--ORG--NAME/blobs), or, from a safetensors file, in
+ * another one.
  */
 #ifndef FOLDER_H
 #define FOLDER_H

@@ -1,7 +1,11 @@
 #include "inputs.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "fp8.h"
+#include "meet.h"
 
 static bool ends_with(const char *name, const char *tail)
 {
@@ -23,19 +27,46 @@ static bool is_embedding(const char *name)
            ends_with(name, "shared.weight");
 }
 
-int input_init(struct arena *arena, struct input_model *input)
+bool has_vocabulary(const char *name)
 {
-    input->n_names = input->disk ? input->disk->n_tensors : input->stage->n_tensors;
-    input->config = input->disk ? input->disk->config : input->stage->config;
-    input->names = arena_alloc(arena, input->n_names + 1, sizeof(*input->names));
-    if (!input->names)
-        return -ENOMEM;
-    for (size_t i = 0; i < input->n_names; i++) {
-        input->names[i] = input->disk ? input->disk->tensors[i].st.name : input->stage->tensors[i].st.name;
-        if (!input->embedding && is_embedding(input->names[i]))
+    return is_head(name) || ends_with(name, "lm_head.bias") || is_embedding(name);
+}
+
+int input_init_names(struct arena *arena, struct input_model *input)
+{
+    for (size_t i = 0; i < input->n_names && !input->embedding; i++) {
+        if (is_embedding(input->names[i]))
             input->embedding = input->names[i];
     }
     return layers_find(arena, input->names, input->n_names, input->config, &input->layers);
+}
+
+/* Scales of weights, and with them those of activations, say nothing about the weights they become. */
+static bool is_scale(const struct model *model, const char *name)
+{
+    static const char *const tails[] = {"input_scale", "output_scale", "activation_scale",
+                                        "q_scale",     "k_scale",      "v_scale"};
+    bool found = model->n_scaled && model_is_scale(model, name);
+
+    for (size_t i = 0; model->n_scaled && !found && i < sizeof(tails) / sizeof(tails[0]); i++)
+        found = ends_with(name, tails[i]);
+    return found;
+}
+
+int input_init(struct arena *arena, struct input_model *input)
+{
+    size_t n = input->disk ? input->disk->n_tensors : input->stage->n_tensors;
+
+    input->config = input->disk ? input->disk->config : input->stage->config;
+    input->names = arena_alloc(arena, n + 1, sizeof(*input->names));
+    if (!input->names)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        const char *name = input->disk ? input->disk->tensors[i].st.name : input->stage->tensors[i].st.name;
+        if (!input->disk || !is_scale(input->disk, name))
+            input->names[input->n_names++] = name;
+    }
+    return input_init_names(arena, input);
 }
 
 size_t input_lower_bound(const struct input_model *input, const char *prefix)
@@ -52,39 +83,83 @@ size_t input_lower_bound(const struct input_model *input, const char *prefix)
     return low;
 }
 
-static int stage_view(struct arena *arena, const struct plan_tensor *tensor, struct view *view)
+bool input_has(const struct input_model *input, const char *name)
 {
+    size_t i = input_lower_bound(input, name);
+
+    return i < input->n_names && strcmp(input->names[i], name) == 0;
+}
+
+static void describe(struct input_tensor *tensor, const struct st_tensor *st)
+{
+    *tensor = (struct input_tensor){.name = st->name,
+                                    .shown = st->name,
+                                    .dtype = st->dtype,
+                                    .ndim = st->ndim,
+                                    .n = st->n,
+                                    .shape = st->shape};
+}
+
+static int by_name(const void *key, const void *element)
+{
+    return strcmp(key, ((const struct plan_tensor *)element)->st.name);
+}
+
+static int find_in_stage(struct arena *arena, const struct plan *stage, const char *name,
+                         struct input_tensor *tensor)
+{
+    const struct plan_tensor *found =
+        bsearch(name, stage->tensors, stage->n_tensors, sizeof(*stage->tensors), by_name);
     struct recipe_feed *feed = arena_alloc(arena, 1, sizeof(*feed));
 
     if (!feed)
         return -ENOMEM;
-    recipe_feed_init(feed, &tensor->recipe);
-    view->feed = &feed->feed;
+    recipe_feed_init(feed, &found->recipe);
+    describe(tensor, &found->st);
+    tensor->feed = &feed->feed;
     return 1;
 }
 
-int input_view(struct arena *arena, const struct input_model *input, const char *name, struct view *view)
+static int find_on_disk(struct arena *arena, const struct model *model, const char *name,
+                        struct input_tensor *tensor)
+{
+    const struct model_tensor *found = model_tensor(model, name);
+    struct fp8_feed *feed;
+
+    describe(tensor, &found->st);
+    tensor->feed = &found->feed.feed;
+    tensor->file = found->feed.source->path;
+    if (model->n_scaled == 0 || !fp8_is(tensor->dtype))
+        return 1;
+    feed = arena_alloc(arena, 1, sizeof(*feed));
+    if (!feed)
+        return -ENOMEM;
+    if (model_scaled(model, found, feed, NULL) == 1) {
+        tensor->feed = &feed->feed;
+        tensor->dtype = feed->feed.dtype;
+    }
+    return 1;
+}
+
+int input_find(struct arena *arena, const struct input_model *input, const char *name,
+               struct input_tensor *tensor)
 {
     size_t i = input_lower_bound(input, name);
-    const struct st_tensor *st;
 
     if (i == input->n_names || strcmp(input->names[i], name) != 0)
         return 0;
-    st = input->disk ? &input->disk->tensors[i].st : &input->stage->tensors[i].st;
-    *view =
-        (struct view){.name = st->name, .dtype = st->dtype, .ndim = st->ndim, .n = st->n, .shape = st->shape};
-    if (input->stage)
-        return stage_view(arena, &input->stage->tensors[i], view);
-    view->feed = &input->disk->tensors[i].feed.feed;
-    view->file = input->disk->tensors[i].feed.source->path;
-    return 1;
+    if (input->met)
+        return met_find(arena, input->of, &input->met[i], tensor);
+    return input->disk ? find_on_disk(arena, input->disk, name, tensor)
+                       : find_in_stage(arena, input->stage, name, tensor);
 }
 
-int input_view_tied(struct arena *arena, const struct input_model *input, const char *name, struct view *view)
+int input_find_tied(struct arena *arena, const struct input_model *input, const char *name,
+                    struct input_tensor *tensor)
 {
-    int found = input_view(arena, input, name, view);
+    int found = input_find(arena, input, name, tensor);
 
     if (found == 0 && is_head(name) && input->embedding)
-        found = input_view(arena, input, input->embedding, view);
+        found = input_find(arena, input, input->embedding, tensor);
     return found;
 }

@@ -20,15 +20,28 @@ static bool keep_text(const struct json *json, cJSON *number)
     return true;
 }
 
+/* cJSON's strings end at a NUL, so two keys could become one. */
+static bool has_nul(const struct json *json)
+{
+    size_t len;
+    const char *text = json_text(json, &len);
+
+    return strlen(text) != len;
+}
+
 /* Walk the scanner's events and the tree side by side; both hold the same values in the same order. */
 static bool keep_numbers(struct json *json, enum json_event event, cJSON *node)
 {
+    if (event == JSON_STRING && has_nul(json))
+        return json_fail(json, "a string contains \\u0000"), false;
     if (event == JSON_NUMBER)
         return keep_text(json, node);
     if (event != JSON_OBJECT && event != JSON_ARRAY)
         return event != JSON_ERROR;
     for (cJSON *child = node->child; child; child = child->next) {
         event = json_next(json);
+        if (event == JSON_KEY && has_nul(json))
+            return json_fail(json, "a key contains \\u0000"), false;
         if (event == JSON_KEY)
             event = json_next(json);
         if (!keep_numbers(json, event, child))
@@ -47,13 +60,19 @@ int jsontree_parse(const char *text, size_t len, cJSON **out, struct err *err)
     if (ret)
         return ret;
     tree = cJSON_ParseWithLength(text, len);
-    json = json_new(text, len, NULL);
+    json = json_new(text, len, err);
     if (tree && json && keep_numbers(json, json_next(json), tree))
-        *out = tree;
+        ret = 0;
+    else if (tree && json && json_status(json))
+        ret = json_status(json);
     else
-        cJSON_Delete(tree);
+        ret = err_set(err, -ENOMEM, "out of memory");
     json_free(json);
-    return *out ? 0 : err_set(err, -ENOMEM, "out of memory");
+    if (ret)
+        cJSON_Delete(tree);
+    else
+        *out = tree;
+    return ret;
 }
 
 void jsontree_set_number(cJSON *number, double value)

@@ -45,7 +45,7 @@ struct meld_options {
 int meld_open(const struct meld_options *options, struct meld **out, struct report *report);
 /* Start the workers and map the cache. Call once, after forking. */
 int meld_start(struct meld *meld, struct err *err);
-/* After meld_start: what was submitted, and what will be, ends soon, with -ECANCELED where it was not done.
+/* What was submitted, and what will be, ends soon, with -ECANCELED where it was not done.
  */
 void meld_stop(struct meld *meld);
 /* Waits for what was submitted. NULL is fine. */
@@ -82,6 +82,14 @@ ssize_t meld_read(struct meld *meld, size_t index, uint64_t off, void *buf, size
 /* What is known of one tensor (or of all: NULL), as text for people: sources, method, effective parameter
  * values. malloc'd. NULL with err if there is no such tensor (names near it are suggested) or no memory. */
 char *meld_explain(const struct meld *meld, const char *tensor, struct err *err);
+
+/* How far something is, in bytes; called now and then by the thread that waits for it. false: stop. */
+typedef bool meld_progress(void *arg, uint64_t done, uint64_t total);
+
+/* Read every tensor, and tell what headers cannot: NaN, infinities and what cannot be read are errors; donors
+ * that change nothing, and changes that rounding loses, warnings. *text: figures for people, malloc'd.
+ * progress may be NULL. Not after meld_start. 0, whatever was found; -ECANCELED; -ENOMEM. */
+int meld_inspect(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **text);
 
 struct meld_counters {
     uint64_t cache_bytes, cache_used, hits, misses, joined,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "folder.h"
+#include "fp8.h"
 #include "json.h"
 #include "jsontree.h"
 #include "shard_index.h"
@@ -39,23 +40,31 @@ static int read_config(struct model *model, const struct folder *folder, struct 
     return ret;
 }
 
-static int refuse_quantized(const char *dir, const cJSON *quantization, struct err *err)
+/* FP8 under several names; whether the weights are so is seen when they are there. */
+static bool may_be_fp8(const char *method)
+{
+    return strstr(method, "fp8") || strcmp(method, "compressed-tensors") == 0 ||
+           strcmp(method, "modelopt") == 0 || strcmp(method, "quark") == 0;
+}
+
+static const char *quant_method(const cJSON *quantization)
 {
     const cJSON *method = cJSON_GetObjectItemCaseSensitive(quantization, "quant_method");
-    const char *text = cJSON_IsString(method) ? method->valuestring : "(not named)";
+
+    return cJSON_IsString(method) ? method->valuestring : "(not named)";
+}
+
+static int refuse_quantized(const struct model *model, const cJSON *quantization, struct err *err)
+{
+    const char *text = quant_method(quantization);
     char shown[JSON_SHOWN];
 
     json_shown(text, strlen(text), shown);
-    if (strstr(text, "fp8"))
-        return err_set(err, -EINVAL,
-                       "%s/config.json: quantization_config.quant_method is %s: FP8 with scales is not "
-                       "supported yet; use the model in bfloat16",
-                       dir, shown);
     return err_set(
         err, -EINVAL,
         "%s/config.json: quantization_config.quant_method is %s: quantised weights cannot be merged; "
         "use the unquantised original",
-        dir, shown);
+        model->dir, shown);
 }
 
 static bool is_quantization(const cJSON *found)
@@ -63,20 +72,40 @@ static bool is_quantization(const cJSON *found)
     return found && !cJSON_IsNull(found) && !(cJSON_IsObject(found) && cJSON_GetArraySize(found) == 0);
 }
 
-/* Of the whole, or of a part (text_config and its kin). */
-static int check_quantization(const char *dir, const cJSON *config, struct err *err)
+/* Of the whole, or of a part (text_config and its kin); NULL: there is none. */
+static const cJSON *find_quantization(const cJSON *config)
 {
     const cJSON *found = cJSON_GetObjectItemCaseSensitive(config, "quantization_config"), *part;
 
     if (is_quantization(found))
-        return refuse_quantized(dir, found, err);
+        return found;
     cJSON_ArrayForEach(part, config)
     {
         found = cJSON_GetObjectItemCaseSensitive(part, "quantization_config");
         if (cJSON_IsObject(part) && is_quantization(found))
-            return refuse_quantized(dir, found, err);
+            return found;
     }
-    return 0;
+    return NULL;
+}
+
+static void read_scale_block(struct model *model, const cJSON *quantization)
+{
+    const cJSON *size = cJSON_GetObjectItemCaseSensitive(quantization, "weight_block_size");
+
+    for (int i = 0; i < 2; i++) {
+        const cJSON *item = cJSON_GetArrayItem(size, i);
+        model->scale_block[i] = 128; /* what everybody uses */
+        if (cJSON_IsNumber(item) && item->valuedouble >= 1 && item->valuedouble <= 1 << 30)
+            model->scale_block[i] = (uint64_t)item->valuedouble;
+    }
+}
+
+static int check_quantization(struct model *model, struct err *err)
+{
+    const cJSON *found = find_quantization(model->config);
+
+    read_scale_block(model, found);
+    return found && !may_be_fp8(quant_method(found)) ? refuse_quantized(model, found, err) : 0;
 }
 
 /* Weights */
@@ -250,43 +279,85 @@ static int read_weights(struct model *model, const struct folder *folder, struct
     return no_weights(folder, err);
 }
 
-static bool is_f8(enum dtype dtype)
+/* FP8 */
+
+static const char *const scale_tails[] = {"_scale", "_scale_inv"};
+
+enum { N_SCALE_TAILS = sizeof(scale_tails) / sizeof(scale_tails[0]) };
+
+/* The tensor of that name with something added, or without its end; NULL if there is none. */
+static const struct model_tensor *named(const struct model *model, const char *name, size_t len,
+                                        const char *tail)
 {
-    return dtype_bits(dtype) == 8 && !dtype_is_integer(dtype);
+    char text[512];
+
+    if (len + strlen(tail) >= sizeof(text))
+        return NULL;
+    memcpy(text, name, len);
+    strcpy(text + len, tail);
+    return model_tensor(model, text);
 }
 
-static int check_scale(const struct model *model, const struct model_tensor *tensor, const char *suffix,
-                       struct err *err)
+static enum dtype own_dtype(const cJSON *config)
 {
-    char *name;
-    bool found;
+    static const char *const keys[] = {"dtype", "torch_dtype"};
+    const cJSON *text = cJSON_GetObjectItemCaseSensitive(config, "text_config");
+    enum dtype found = DTYPE_NONE;
 
-    if (asprintf(&name, "%s%s", tensor->st.name, suffix) < 0)
-        return err_set(err, -ENOMEM, "%s: out of memory", model->dir);
-    found = model_tensor(model, name);
-    free(name);
-    if (!found)
+    for (int i = 0; i < 4 && found == DTYPE_NONE; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(i < 2 ? config : text, keys[i % 2]);
+        if (cJSON_IsString(item))
+            found = dtype_from_torch(item->valuestring);
+    }
+    return found == DTYPE_F32 || found == DTYPE_F16 ? found : DTYPE_BF16;
+}
+
+int model_scaled(const struct model *model, const struct model_tensor *tensor, struct fp8_feed *feed,
+                 struct err *err)
+{
+    const struct model_tensor *scale = NULL;
+    int ret;
+
+    for (int i = 0; i < N_SCALE_TAILS && !scale && fp8_is(tensor->st.dtype); i++)
+        scale = named(model, tensor->st.name, strlen(tensor->st.name), scale_tails[i]);
+    if (!scale)
         return 0;
-    return err_set(
-        err, -EINVAL,
-        "%s: tensor \"%.200s\" has type %s and scales beside it (\"...%s\"): FP8 with scales is not "
-        "supported yet; use the model in bfloat16",
-        tensor->feed.source->path, tensor->st.name, dtype_name(tensor->st.dtype), suffix);
+    ret = fp8_feed_scaled(feed, &tensor->feed.feed, tensor->st.shape, tensor->st.ndim, &scale->feed.feed,
+                          scale->st.shape, scale->st.ndim, model->scale_block, own_dtype(model->config), err);
+    if (ret)
+        return err_prefix(err, ret, "%s: tensor \"%.200s\"", tensor->feed.source->path, tensor->st.name);
+    return 1;
 }
 
-static int check_scales(const struct model *model, struct err *err)
+bool model_is_scale(const struct model *model, const char *name)
 {
+    size_t len = strlen(name);
+
+    for (int i = 0; i < N_SCALE_TAILS; i++) {
+        size_t tail = strlen(scale_tails[i]);
+        const struct model_tensor *of = NULL;
+        if (len > tail && strcmp(name + len - tail, scale_tails[i]) == 0)
+            of = named(model, name, len - tail, "");
+        if (of && fp8_is(of->st.dtype))
+            return true;
+    }
+    return false;
+}
+
+/* Scales must fit now; a model said to be quantised must be so in a way that is understood. */
+static int check_scales(struct model *model, struct err *err)
+{
+    const cJSON *quantization = find_quantization(model->config);
     int ret = 0;
 
-    for (size_t i = 0; ret == 0 && i < model->n_tensors; i++) {
-        const struct model_tensor *tensor = &model->tensors[i];
-        if (!is_f8(tensor->st.dtype))
-            continue;
-        ret = check_scale(model, tensor, "_scale", err);
-        if (ret == 0)
-            ret = check_scale(model, tensor, "_scale_inv", err);
+    for (size_t i = 0; ret >= 0 && i < model->n_tensors; i++) {
+        struct fp8_feed feed;
+        ret = model_scaled(model, &model->tensors[i], &feed, err);
+        model->n_scaled += ret == 1;
     }
-    return ret;
+    if (ret >= 0 && quantization && model->n_scaled == 0 && !strstr(quant_method(quantization), "fp8"))
+        ret = refuse_quantized(model, quantization, err);
+    return ret < 0 ? ret : 0;
 }
 
 /* The whole */
@@ -296,13 +367,25 @@ static int read_model(struct model *model, const struct folder *folder, struct e
     int ret = read_config(model, folder, err);
 
     if (ret == 0)
-        ret = check_quantization(model->dir, model->config, err);
+        ret = check_quantization(model, err);
     if (ret == 0)
         ret = read_weights(model, folder, err);
-    if (ret == 0)
-        ret = check_scales(model, err);
-    if (ret == 0)
-        ret = side_files_list(folder, &model->arena, &model->files, &model->n_files, err);
+    return ret ? ret : check_scales(model, err);
+}
+
+int model_list_files(struct model *model, struct err *err)
+{
+    struct folder folder;
+    int ret;
+
+    if (model->listed)
+        return 0;
+    ret = folder_init(&folder, model->dir, err);
+    if (ret)
+        return ret;
+    ret = side_files_list(&folder, &model->arena, &model->files, &model->n_files, err);
+    folder_fini(&folder);
+    model->listed = ret == 0;
     return ret;
 }
 

@@ -31,8 +31,11 @@ struct model {
     cJSON *config; /* config.json */
     size_t n_tensors;
     struct model_tensor *tensors; /* sorted by name (strcmp) */
+    bool listed;                  /* model_list_files was called; without it there are no files */
     size_t n_files;
     struct model_file *files; /* sorted by path; without what is made anew: config.json, README.md, ... */
+    size_t n_scaled;          /* FP8 tensors with scales */
+    uint64_t scale_block[2];  /* rows and columns that share a scale, where config.json says so; else 0 */
     size_t n_sources;
     struct source **sources; /* weight files; tensors point into them */
     struct arena arena;
@@ -51,6 +54,7 @@ struct model_place {
     char *dir;    /* canonical path */
     char *name;   /* to show */
     bool hub;     /* found in the hub cache */
+    bool whole;   /* the whole text of the reference is a path: revision and adapter in it are none */
     bool adapted; /* the reference's adapter is to be applied to it */
 };
 
@@ -63,14 +67,26 @@ int model_find(const struct model_ref *ref, const struct model_search *search, s
 void model_place_fini(struct model_place *place);
 
 /* Open `dir`. Refused, saying what to do instead: no safetensors but pytorch_model.bin; a quantization_config
- * of gptq, awq, bitsandbytes, ... ; FP8 with scales ("not supported yet"). model.safetensors wins over an
+ * of gptq, awq, bitsandbytes, ... FP8 with scales is understood (fp8.h). model.safetensors wins over an
  * index. Index names: plain file names only. Index and shards must agree. config.json at most 1 MiB, strict
  * JSON. Symbolic links: folder.h. Every file keeps a descriptor open (-EMFILE: raise the limit first).
  * -EINVAL, -ENOENT, -ENOTDIR, -EACCES, -ENOMEM, -EIO. */
 int model_open(const char *dir, const char *name, bool hub, struct model **out, struct err *err);
+/* Open the side files, which only the donor of config lends: each keeps a descriptor. Done once. On failure
+ * the model stays as it was or has some of them. Codes as model_open. */
+int model_list_files(struct model *model, struct err *err);
 void model_free(struct model *model); /* NULL is fine */
 
 /* Tensor by name, or NULL. */
 const struct model_tensor *model_tensor(const struct model *model, const char *name);
+
+struct fp8_feed; /* fp8.h */
+
+/* The feed of an FP8 tensor that has scales, in the model's own type (config.json's, else bfloat16). 1: *feed
+ * is filled in; 0: it is none; -EINVAL with err: the scales do not fit, which model_open has refused. */
+int model_scaled(const struct model *model, const struct model_tensor *tensor, struct fp8_feed *feed,
+                 struct err *err);
+/* Is this the name of an FP8 tensor's scales? */
+bool model_is_scale(const struct model *model, const char *name);
 
 #endif

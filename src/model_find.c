@@ -307,7 +307,8 @@ static int find(const struct model_ref *ref, const struct model_search *search, 
     const char *which;
     int ret = find_local(ref, search, &place->dir, &which, looked);
 
-    place->adapted = ref->adapter && which != ref->written;
+    place->whole = ret == 0 && which == ref->written;
+    place->adapted = ref->adapter && !place->whole;
     if (ret == 0) {
         place->name = last_component(which, place->dir);
         return place->name ? 0 : no_memory(err);

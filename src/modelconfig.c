@@ -65,9 +65,10 @@ static bool lists_follow(cJSON *object, const char *section, uint64_t count,
     return true;
 }
 
-bool modelconfig_layers(cJSON *config, uint64_t count, const struct layer_origin *origins, size_t n)
+bool modelconfig_layers(cJSON *config, const char *prefix, uint64_t count, const struct layer_origin *origins,
+                        size_t n)
 {
-    cJSON *stated = layers_config(config, count), *item;
+    cJSON *stated = layers_config(config, prefix, count), *item;
 
     if (stated)
         jsontree_set_number(stated, (double)n);
@@ -75,7 +76,8 @@ bool modelconfig_layers(cJSON *config, uint64_t count, const struct layer_origin
         return false;
     cJSON_ArrayForEach(item, config)
     {
-        if (cJSON_IsObject(item) && !lists_follow(item, item->string, count, origins, n))
+        if (cJSON_IsObject(item) && layers_section_fits(item->string, prefix) &&
+            !lists_follow(item, item->string, count, origins, n))
             return false;
     }
     return true;
@@ -139,5 +141,20 @@ void modelconfig_vocab(cJSON *config, uint64_t old, uint64_t rows)
         size = cJSON_GetObjectItemCaseSensitive(item, "vocab_size");
         if (cJSON_IsObject(item) && cJSON_IsNumber(size) && size->valuedouble == (double)old)
             jsontree_set_number(size, (double)rows);
+    }
+}
+
+void modelconfig_unquantize(cJSON *config)
+{
+    static const char *const keys[] = {"quantization_config", "compression_config"};
+    cJSON *item;
+
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        cJSON_DeleteItemFromObjectCaseSensitive(config, keys[i]);
+        cJSON_ArrayForEach(item, config)
+        {
+            if (cJSON_IsObject(item))
+                cJSON_DeleteItemFromObjectCaseSensitive(item, keys[i]);
+        }
     }
 }

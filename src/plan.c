@@ -7,14 +7,16 @@
 #include <xxhash.h>
 
 #include "builder.h"
+#include "meet.h"
+#include "resolve.h"
+
+/* Of stages: reads of models for an element, and nesting. */
+#define COST_MAX 1000.0
+enum { DEPTH_MAX = 32 };
 
 void say(struct builder *b, enum severity severity, struct place at, const char *fmt, ...)
 {
-    struct {
-        const char *fmt;
-        unsigned line, col;
-    } what = {fmt, at.line, at.col};
-    uint64_t hash = XXH64(&what, sizeof(what.fmt) + 2 * sizeof(unsigned), 0), *said;
+    uint64_t where = (uint64_t)at.line << 32 | at.col, hash = XXH64(fmt, strlen(fmt), where), *said;
     char *text = NULL;
     va_list args;
 
@@ -147,8 +149,24 @@ static struct input_model *open_ref(struct builder *b, const struct model_ref *r
             ref->adapter);
     else
         input = open_place(b, ref, &place);
+    if (input && ref->revision && !place.hub && !place.whole)
+        say(b, SEVERITY_WARNING, ref->at, "%s is a folder: the revision `%s` is ignored", input->disk->dir,
+            ref->revision);
     model_place_fini(&place);
     return input;
+}
+
+/* Nothing but the model named twice merges a model with itself. */
+static bool is_repeated(struct builder *b, const struct slice_inputs *s, const struct slice_source *source)
+{
+    for (unsigned i = 0; i + 1 < s->n; i++) {
+        if (s->models[i] && s->models[i] == s->models[s->n - 1]) {
+            say(b, SEVERITY_ERROR, source->model.at, "`%s` and `%s` are the same model, %s, twice in a slice",
+                s->sources[i]->model.written, source->model.written, s->models[i]->name);
+            return true;
+        }
+    }
+    return false;
 }
 
 /* `models:` get the base as their last input where it is not listed. */
@@ -187,6 +205,7 @@ static struct slice_inputs *open_slice(struct builder *b, const struct module *m
         s->models[s->n] = open_ref(b, &slice->sources[i].model);
         s->sources[s->n] = &slice->sources[i];
         good = s->models[s->n++] && good;
+        good = !is_repeated(b, s, &slice->sources[i]) && good;
     }
     if (base_ref) {
         base = open_ref(b, base_ref);
@@ -197,25 +216,28 @@ static struct slice_inputs *open_slice(struct builder *b, const struct module *m
     return good ? s : NULL;
 }
 
+/* Without a base or enough donors the method cannot even be asked about a tensor. */
 static void check_donors(struct builder *b, const struct slice_inputs *s)
 {
     const struct method *m = b->method;
     bool has_base = m->base != BASE_IGNORED && s->base >= 0;
     unsigned donors = s->n - has_base;
+    const char *plural = m->min_donors > 1 ? "s" : "", *beside = has_base ? " beside the base" : "";
 
-    if (m->base == BASE_REQUIRED && s->base < 0) {
+    if (m->base == BASE_REQUIRED && s->base < 0)
         say(b, SEVERITY_ERROR, b->doc->base_model ? s->slice->at : b->doc->method_at,
             b->doc->base_model ? "%s needs the base model among the sources of every slice"
                                : "%s needs a `base_model:`",
             m->name);
-        return;
-    }
-    if (donors < m->min_donors)
+    else if (donors < m->min_donors)
         say(b, SEVERITY_ERROR, s->slice->at, "%s merges at least %u model%s%s; here are %u", m->name,
-            m->min_donors, m->min_donors > 1 ? "s" : "", has_base ? " beside the base" : "", donors);
-    if (m->max_donors && donors > m->max_donors)
+            m->min_donors, plural, beside, donors);
+    else if (m->max_donors && donors > m->max_donors)
         say(b, SEVERITY_ERROR, s->slice->at, "%s takes exactly %u model%s%s; here are %u", m->name,
-            m->max_donors, m->max_donors > 1 ? "s" : "", has_base ? " beside the base" : "", donors);
+            m->max_donors, m->max_donors > 1 ? "s" : "", beside, donors);
+    else
+        return;
+    b->unsound = true;
 }
 
 /* Merging whole models needs equally many layers in all. */
@@ -225,14 +247,26 @@ static void check_layers(struct builder *b, const struct slice_inputs *s)
 
     for (unsigned i = 1; i < s->n && s->slice->sources[0].whole; i++) {
         const struct layers *other = &s->models[i]->layers;
-        for (size_t k = 0; k < first->n && k < other->n; k++) {
-            if (strcmp(first->stacks[k].prefix, other->stacks[k].prefix) == 0 &&
-                first->stacks[k].count != other->stacks[k].count)
+        for (size_t k = 0, j = 0; k < first->n; k++) {
+            while (j < other->n && strcmp(other->stacks[j].prefix, first->stacks[k].prefix) < 0)
+                j++;
+            if (j < other->n && strcmp(first->stacks[k].prefix, other->stacks[j].prefix) == 0 &&
+                first->stacks[k].count != other->stacks[j].count)
                 say(b, SEVERITY_ERROR, s->sources[i] ? s->sources[i]->model.at : b->doc->method_at,
                     "%s has %llu layers and %s has %llu: choose layers with `slices:`", s->models[i]->name,
-                    (unsigned long long)other->stacks[k].count, s->models[0]->name,
+                    (unsigned long long)other->stacks[j].count, s->models[0]->name,
                     (unsigned long long)first->stacks[k].count);
         }
+    }
+}
+
+static void check_kinds(struct builder *b, const struct param *param, const struct method_param *known)
+{
+    struct err err;
+
+    for (size_t i = 0; i < param->n; i++) {
+        if (resolve_check(known, &param->settings[i], &err))
+            say(b, SEVERITY_ERROR, param->settings[i].at, "%s", err.text);
     }
 }
 
@@ -243,6 +277,8 @@ static void check_params(struct builder *b, const struct params *params, bool of
         const struct param *param = &params->list[i];
         int index = method_param(b->method, param->name);
         const struct method_param *known = index < 0 ? NULL : &b->method->params[index];
+        if (known)
+            check_kinds(b, param, known);
         if (!known)
             say(b, SEVERITY_WARNING, param->at, "%s has no parameter `%s`: it is ignored", b->method->name,
                 param->name);
@@ -263,11 +299,19 @@ static void check_slice(struct builder *b, const struct slice_inputs *s)
 {
     check_donors(b, s);
     check_layers(b, s);
-    check_params(b, &s->slice->params, false, false);
-    for (unsigned i = 0; i < s->n; i++) {
-        if (s->sources[i])
-            check_params(b, &s->sources[i]->params, true,
-                         b->method->base != BASE_IGNORED && s->base == (int)i);
+    if (b->method->base != BASE_IGNORED && s->base >= 0 && s->sources[s->base])
+        check_params(b, &s->sources[s->base]->params, true, true);
+}
+
+/* Parameters at every scope, before any model is opened. */
+static void check_module(struct builder *b, const struct module *module)
+{
+    check_params(b, &module->params, false, false);
+    for (size_t i = 0; i < module->n_slices; i++) {
+        const struct slice *slice = &module->slices[i];
+        check_params(b, &slice->params, false, false);
+        for (size_t k = 0; k < slice->n_sources; k++)
+            check_params(b, &slice->sources[k].params, true, false);
     }
 }
 
@@ -289,7 +333,7 @@ static void check_document(struct builder *b)
         return;
     check_params(b, &doc->params, false, false);
     for (size_t i = 0; i < doc->n_modules; i++)
-        check_params(b, &doc->modules[i].params, false, false);
+        check_module(b, &doc->modules[i]);
 }
 
 /* Open every slice's models. NULL if something is wrong (reported). */
@@ -310,6 +354,8 @@ static struct slice_inputs **open_slices(struct builder *b, size_t *n)
             }
             *slot = s;
             good = s && good;
+            if (s && b->method)
+                check_slice(b, s);
         }
     }
     return good ? list : NULL;
@@ -341,8 +387,12 @@ static bool finish_config(struct builder *b)
     plan->config = cJSON_Duplicate(b->donor->config, true);
     if (!plan->config || !modelconfig_dtype(plan->config, plan->dtype))
         return false;
-    if (b->origin_count && !modelconfig_layers(plan->config, b->origin_count, b->origins, b->n_origins))
-        return false;
+    for (size_t i = 0; i < b->n_restacks; i++) {
+        const struct restack *r = &b->restacks[i];
+        if (!modelconfig_layers(plan->config, r->stack->prefix, r->stack->count, r->origins, r->n))
+            return false;
+    }
+    modelconfig_unquantize(plan->config);
     if (b->vocab)
         modelconfig_vocab(plan->config, b->vocab_old, b->vocab);
     return !b->head || modelconfig_untie(plan->config);
@@ -383,6 +433,47 @@ static bool note_models(struct builder *b, struct slice_inputs *const *slices, s
     return good;
 }
 
+/* Has this document an error? */
+static bool failed(const struct builder *b)
+{
+    return b->report->n_errors > b->errors_before;
+}
+
+/* Stages are computed inline, element by element, each time they are read: reads of models that an element of
+ * the result costs, and how deep the computation nests. */
+static double cost_of(struct slice_inputs *const *slices, size_t n, unsigned *depth)
+{
+    double most = 0;
+
+    *depth = 0;
+    for (size_t i = 0; i < n; i++) {
+        double cost = 0;
+        for (unsigned m = 0; m < slices[i]->n; m++) {
+            const struct plan *stage = slices[i]->models[m]->stage;
+            cost += stage ? stage->cost : 1;
+            if (stage && stage->depth >= *depth)
+                *depth = stage->depth + 1;
+        }
+        most = cost > most ? cost : most;
+    }
+    return most;
+}
+
+/* Of the result's donor. -ENOMEM; other problems are reported. */
+static int list_side_files(struct builder *b)
+{
+    struct err err;
+    int status = 0;
+
+    for (size_t i = 0; i < b->set->n_models; i++) {
+        if (b->set->models[i] == b->plan->donor)
+            status = model_list_files(b->set->models[i], &err);
+    }
+    if (status && status != -ENOMEM)
+        say(b, SEVERITY_ERROR, b->doc->base_model ? b->doc->base_model->at : b->doc->at, "%s", err.text);
+    return status == -ENOMEM ? status : 0;
+}
+
 static int plan_slices_of(struct builder *b, struct slice_inputs *const *slices, size_t n)
 {
     struct plan *plan = b->plan;
@@ -391,15 +482,26 @@ static int plan_slices_of(struct builder *b, struct slice_inputs *const *slices,
     if (!b->donor)
         return 0;
     plan->donor = b->donor->disk ? b->donor->disk : b->donor->stage->donor;
-    for (size_t i = 0; i < n; i++)
-        check_slice(b, slices[i]);
-    if (b->report->n_errors)
+    if (!b->doc->name && list_side_files(b))
+        return say_memory(b);
+    for (size_t i = 0; i < n; i++) {
+        for (unsigned m = 0; m < slices[i]->n; m++) {
+            if (input_meet(&b->arena, slices[i]->models[m], b->donor, &slices[i]->models[m]))
+                return say_memory(b);
+        }
+    }
+    plan->cost = cost_of(slices, n, &plan->depth);
+    if (plan->cost > COST_MAX || plan->depth > DEPTH_MAX)
+        say(b, SEVERITY_ERROR, b->doc->at,
+            "stages feed stages %u deep, and each element would need %.0f reads: export an inner stage first",
+            plan->depth, plan->cost);
+    if (b->unsound || plan->cost > COST_MAX || plan->depth > DEPTH_MAX)
         return 0;
     if (outline_plan(b, slices, n) || !note_models(b, slices, n))
         return say_memory(b);
     if (b->n_mismatched > 1)
         say(b, SEVERITY_ERROR, b->doc->method_at, "shapes differ in %u more tensors", b->n_mismatched - 1);
-    if (b->report->n_errors)
+    if (failed(b))
         return 0;
     if (plan->n_tensors == 0)
         say(b, SEVERITY_ERROR, b->doc->method_at, "the result has no tensors");
@@ -418,10 +520,12 @@ static int plan_document(struct builder *b, const struct document *doc)
         return say_memory(b);
     b->set->plans[b->set->n_plans++] = plan;
     plan->doc = b->doc = doc;
+    b->errors_before = b->report->n_errors;
+    b->unsound = false;
     b->plan = plan;
     b->donor = NULL;
-    b->n_origins = b->origin_count = b->vocab = b->n_mismatched = 0;
-    b->origins = NULL;
+    b->n_restacks = b->vocab = b->n_mismatched = 0;
+    b->restacks = NULL;
     b->head = false;
     check_document(b);
     slices = open_slices(b, &n);
@@ -433,7 +537,7 @@ static int plan_document(struct builder *b, const struct document *doc)
 /* A finished stage is a model for the documents after it. */
 static int offer_stage(struct builder *b)
 {
-    if (b->report->n_errors || !b->doc->name)
+    if (failed(b) || !b->plan->config || !b->doc->name)
         return 0;
     return add_input(b, (struct input_model){.name = b->doc->name, .stage = b->plan}) ? 0 : -ENOMEM;
 }

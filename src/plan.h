@@ -13,9 +13,10 @@
 /* One input of an output tensor, to explain it. */
 struct plan_input {
     const char *model;  /* name to show */
-    const char *tensor; /* its name there */
+    const char *tensor; /* its name there, in the layout of the result */
     const char *file;   /* path, or NULL: computed by a stage */
     enum dtype dtype;
+    const char *shown; /* its name there, or what it is made of */
 };
 
 struct plan_tensor {
@@ -35,6 +36,8 @@ struct plan {
     struct model **models;     /* distinct, in order of first mention; owned by the set */
     const struct model *donor; /* of config, tokenizer and side files */
     cJSON *config;             /* config.json of the result; owned */
+    double cost;               /* reads of models for an element: a stage is computed anew for each reader */
+    unsigned depth;            /* of stages below */
     enum dtype dtype;          /* of most bytes served: what config.json says */
     struct arena arena;
 };

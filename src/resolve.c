@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -20,21 +19,9 @@ static const struct param *find_param(const struct params *params, const char *n
     return NULL;
 }
 
-/* "1e-3" is a string in YAML 1.1 and a number to whoever wrote it. */
-static bool text_number(const char *text, double *value)
-{
-    char *end;
-
-    if (!*text || strspn(text, "0123456789+-.eE") != strlen(text))
-        return false;
-    *value = strtod(text, &end);
-    return *end == '\0';
-}
-
 static bool text_bool(const char *text, double *value)
 {
-    static const char *const words[] = {"false", "true", "no", "yes", "off", "on",
-                                        "f",     "t",    "n",  "y",   "0",   "1"};
+    static const char *const words[] = {"false", "true", "no", "yes", "off", "on", "f", "t", "n", "y"};
 
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         if (strcasecmp(text, words[i]) == 0) {
@@ -45,35 +32,43 @@ static bool text_bool(const char *text, double *value)
     return false;
 }
 
-static bool number_of(const struct method_param *param, const struct scalar *scalar, double *value)
+/* Text that is a number, "1e-3", has become one in config. NaN stands for "not given" from here on, and an
+ * infinite value makes nothing but NaN. */
+static bool value_of(const struct method_param *param, const struct scalar *scalar, double *value)
 {
     *value = scalar->number;
     if (param->kind == PARAM_BOOL)
         return scalar->kind == SCALAR_TEXT ? text_bool(scalar->text, value) : *value == 0 || *value == 1;
-    return scalar->kind == SCALAR_TEXT ? text_number(scalar->text, value) : true;
+    return scalar->kind != SCALAR_TEXT && isfinite(*value);
 }
 
-static int wrong_kind(const struct method_param *param, const char *written, struct err *err)
+int resolve_check(const struct method_param *param, const struct setting *setting, struct err *err)
 {
-    static const char *const kinds[] = {
-        [PARAM_NUMBER] = "a number", [PARAM_BOOL] = "true or false", [PARAM_INTEGER] = "a whole number"};
+    static const char *const kinds[] = {[PARAM_NUMBER] = "a finite number",
+                                        [PARAM_BOOL] = "true or false",
+                                        [PARAM_INTEGER] = "a whole number"};
+    double value;
 
-    return err_set(err, -EINVAL, "parameter `%s` is %s, not `%s`", param->name, kinds[param->kind], written);
+    for (size_t i = 0; i < setting->n; i++) {
+        const struct scalar *scalar = &setting->values[i];
+        if (!value_of(param, scalar, &value) ||
+            (param->kind == PARAM_INTEGER && !setting->gradient && value != floor(value)))
+            return err_set(err, -EINVAL, "parameter `%s` is %s, not `%s`", param->name, kinds[param->kind],
+                           scalar->text);
+    }
+    return 0;
 }
 
 static int interpolate(const struct method_param *param, const struct setting *setting, double t,
                        double *value, struct err *err)
 {
-    double x = t * (double)(setting->n - 1), low, high, fraction;
+    double x = t * (double)(setting->n - 1), low, high, fraction = x - (double)(size_t)x;
     size_t i = (size_t)x, next = i + 1 < setting->n ? i + 1 : setting->n - 1;
 
-    for (size_t k = 0; k < setting->n; k++) {
-        if (!number_of(param, &setting->values[k], value))
-            return wrong_kind(param, setting->values[k].text, err);
-    }
-    number_of(param, &setting->values[i], &low);
-    number_of(param, &setting->values[next], &high);
-    fraction = x - (double)i;
+    if (resolve_check(param, setting, err))
+        return -EINVAL;
+    value_of(param, &setting->values[i], &low);
+    value_of(param, &setting->values[next], &high);
     *value = param->kind == PARAM_BOOL || setting->n == 1 ? low : (1 - fraction) * low + fraction * high;
     if (param->kind == PARAM_INTEGER && *value != floor(*value))
         return err_set(err, -EINVAL, "parameter `%s` is a whole number, but its gradient gives %g here",

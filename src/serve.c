@@ -33,6 +33,7 @@ struct serve {
     pthread_mutex_t lock;                     /* guards the lists and counts below */
     struct request *gathering, **gather_tail; /* requests over several pieces that await their turn */
     unsigned n_gathering;
+    bool beginning; /* someone is in gather_next's loop */
     struct buffer *buffers;
 
     atomic_uint_fast64_t requests, failed, bytes_served, bytes_computed, bytes_read;
@@ -84,50 +85,36 @@ static uint64_t key_of(size_t index, uint64_t piece)
 
 /* ---- bytes of a file */
 
-/* The smallest run of elements that is whole bytes: one, but for types below a byte. */
-static void unit_of(enum dtype dtype, size_t *n, size_t *bytes)
-{
-    unsigned bits = dtype_bits(dtype);
-
-    *n = bits >= 8 ? 1 : bits == 4 ? 2 : 4;
-    *bytes = *n * bits / 8;
-}
-
-/* Part of one unit, computed aside and cut: bytes [skip, skip + len) of unit `unit`. */
-static int compute_cut(const struct recipe *recipe, uint64_t unit, size_t skip, size_t len, char *out,
+/* Part of one element, computed aside and cut: bytes [skip, skip + len) of it. */
+static int compute_cut(const struct recipe *recipe, uint64_t element, size_t skip, size_t len, char *out,
                        struct scratch *scratch, struct err *err)
 {
-    char whole[16];
-    size_t n, bytes;
-    int status;
+    char whole[8];
+    int status = recipe_compute(recipe, element, 1, whole, scratch, err);
 
-    unit_of(recipe->dtype, &n, &bytes);
-    status = recipe_compute(recipe, unit * n, n, whole, scratch, err);
     memcpy(out, whole + skip, status ? 0 : len);
     return status;
 }
 
-/* Bytes [off, off + len) of a tensor, at any byte. */
+/* Bytes [off, off + len) of a tensor, at any byte. The planner lets no type below a byte through. */
 static int compute_bytes(const struct recipe *recipe, uint64_t off, size_t len, char *out,
                          struct scratch *scratch, struct err *err)
 {
-    size_t n, bytes, skip, part;
+    size_t size = dtype_bits(recipe->dtype) / 8, skip = off % size, part;
     int status = 0;
 
-    unit_of(recipe->dtype, &n, &bytes);
-    skip = off % bytes;
     if (skip) {
-        part = bytes - skip < len ? bytes - skip : len;
-        status = compute_cut(recipe, off / bytes, skip, part, out, scratch, err);
+        part = size - skip < len ? size - skip : len;
+        status = compute_cut(recipe, off / size, skip, part, out, scratch, err);
         off += part;
         out += part;
         len -= part;
     }
-    part = len / bytes * bytes;
+    part = len / size * size;
     if (status == 0 && part)
-        status = recipe_compute(recipe, off / bytes * n, part / bytes * n, out, scratch, err);
+        status = recipe_compute(recipe, off / size, part / size, out, scratch, err);
     if (status == 0 && len > part)
-        status = compute_cut(recipe, (off + part) / bytes, 0, len - part, out + part, scratch, err);
+        status = compute_cut(recipe, (off + part) / size, 0, len - part, out + part, scratch, err);
     return status;
 }
 
@@ -329,29 +316,20 @@ static void piece_ready(struct cache_waiter *waiter, int status, const char *dat
     (whole ? cache_unpin_spent : cache_unpin)(serve->cache, data);
 }
 
-static void gather(struct request *request);
+static void gather_next(struct serve *serve);
 
 /* All parts of a request are there: answer it and give the next its turn. */
 static void part_over(struct request *request)
 {
     struct serve *serve = request->range.serve;
-    struct request *next;
 
     if (atomic_fetch_sub(&request->pending, 1) != 1)
         return;
     finish(request, atomic_load(&request->status), request->gathered, &request->range.err);
     pthread_mutex_lock(&serve->lock);
-    next = serve->gathering;
-    if (next) {
-        serve->gathering = next->next;
-        if (!serve->gathering)
-            serve->gather_tail = &serve->gathering;
-    } else {
-        serve->n_gathering--;
-    }
+    serve->n_gathering--;
     pthread_mutex_unlock(&serve->lock);
-    if (next)
-        gather(next);
+    gather_next(serve);
 }
 
 static void fail_once(struct request *request, int status, const struct err *err)
@@ -407,22 +385,37 @@ static void gather(struct request *request)
     part_over(request);
 }
 
+/* Let queued requests begin, as many as may. One thread at a time does so, in a loop: a request whose pieces
+ * are all there is over within gather(), and calls this again. */
+static void gather_next(struct serve *serve)
+{
+    struct request *request;
+
+    pthread_mutex_lock(&serve->lock);
+    while (!serve->beginning && serve->gathering && serve->n_gathering < serve->max_gathering) {
+        request = serve->gathering;
+        serve->gathering = request->next;
+        if (!serve->gathering)
+            serve->gather_tail = &serve->gathering;
+        serve->n_gathering++;
+        serve->beginning = true;
+        pthread_mutex_unlock(&serve->lock);
+        gather(request);
+        pthread_mutex_lock(&serve->lock);
+        serve->beginning = false;
+    }
+    pthread_mutex_unlock(&serve->lock);
+}
+
 static void queue_gather(struct request *request)
 {
     struct serve *serve = request->range.serve;
-    bool now;
 
     pthread_mutex_lock(&serve->lock);
-    now = serve->n_gathering < serve->max_gathering;
-    if (now) {
-        serve->n_gathering++;
-    } else {
-        *serve->gather_tail = request;
-        serve->gather_tail = &request->next;
-    }
+    *serve->gather_tail = request;
+    serve->gather_tail = &request->next;
     pthread_mutex_unlock(&serve->lock);
-    if (now)
-        gather(request);
+    gather_next(serve);
 }
 
 /* Are these bytes only header and tensors that are copied? */
@@ -503,6 +496,8 @@ int serve_new(const struct layout *layout, size_t cache_bytes, unsigned n_thread
 
 void serve_stop(struct serve *serve)
 {
+    if (!serve)
+        return;
     atomic_store(&serve->stopping, true);
     stats_stop(serve->stats);
 }

@@ -16,7 +16,7 @@ int serve_new(const struct layout *layout, size_t cache_bytes, unsigned n_thread
 /* Waits for what was submitted. NULL is fine. */
 void serve_free(struct serve *serve);
 
-/* As meld_stop. */
+/* As meld_stop. NULL is fine. */
 void serve_stop(struct serve *serve);
 
 /* As meld_submit. */

@@ -44,6 +44,9 @@ struct feed {
     /* Elements [first, first + n) in dtype, packed little-endian, into out. 0 or -EIO. */
     int (*read)(const struct feed *feed, uint64_t first, size_t n, void *out, struct scratch *scratch,
                 struct err *err);
+    /* The feeds it reads from in turn, so that what those need first can be seen to. */
+    size_t n_parts;
+    const struct feed *const *parts;
 };
 
 /* A tensor stored as it is in a file. */

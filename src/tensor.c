@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include "builder.h"
+#include "fp8.h"
 #include "resolve.h"
 
 /* One tensor while its fate is decided. */
@@ -12,11 +13,13 @@ struct candidate {
     const struct slice_inputs *slice;
     const char *name;
     double t;
-    unsigned n;         /* inputs that have it */
-    struct view *views; /* [n] */
-    unsigned *index;    /* [n] of the model in the slice */
-    int base;           /* index into views, or -1 */
-    bool pass;          /* the one input is served as it is, without the method */
+    unsigned n;                 /* inputs that have it */
+    struct input_tensor *views; /* [n] */
+    unsigned *index;            /* [n] of the model in the slice */
+    const char *
+        *asked; /* [n] name there; a tied head is asked for as the head, and read from the embedding */
+    int base;   /* index into views, or -1 */
+    bool pass;  /* the one input is served as it is, without the method */
     const char *note;
 };
 
@@ -35,9 +38,26 @@ static void keep(struct candidate *c, unsigned i, const char *note)
 {
     c->views[0] = c->views[i];
     c->index[0] = c->index[i];
+    c->asked[0] = c->asked[i];
     c->base = c->base == (int)i ? 0 : -1;
     c->n = 1;
     c->note = note;
+}
+
+/* FP8 without scales is cast to a type that is stated, as any other is; bfloat16 holds all its values. */
+static int widen_fp8(struct candidate *c, struct input_tensor *v)
+{
+    struct fp8_feed *feed;
+
+    if (!fp8_is(v->dtype) || c->builder->doc->dtype == DTYPE_NONE)
+        return 0;
+    feed = arena_alloc(&c->builder->plan->arena, 1, sizeof(*feed));
+    if (!feed)
+        return -ENOMEM;
+    fp8_feed_plain(feed, v->feed, DTYPE_BF16);
+    v->feed = &feed->feed;
+    v->dtype = DTYPE_BF16;
+    return 0;
 }
 
 static int gather(struct candidate *c, const char *const *names)
@@ -46,17 +66,21 @@ static int gather(struct candidate *c, const char *const *names)
 
     c->views = arena_alloc(&b->arena, c->slice->n, sizeof(*c->views));
     c->index = arena_alloc(&b->arena, c->slice->n, sizeof(*c->index));
-    if (!c->views || !c->index)
+    c->asked = arena_alloc(&b->arena, c->slice->n, sizeof(*c->asked));
+    if (!c->views || !c->index || !c->asked)
         return -ENOMEM;
     for (unsigned i = 0; i < c->slice->n; i++) {
         const char *name = names[i] ? names[i] : c->name;
-        int found = input_view_tied(&b->plan->arena, c->slice->models[i], name, &c->views[c->n]);
+        int found = input_find_tied(&b->plan->arena, c->slice->models[i], name, &c->views[c->n]);
         if (found < 0)
             return found;
         if (found == 0)
             continue;
+        if (widen_fp8(c, &c->views[c->n]))
+            return -ENOMEM;
         if (c->slice->base == (int)i)
             c->base = (int)c->n;
+        c->asked[c->n] = name;
         c->index[c->n++] = i;
     }
     return 0;
@@ -76,12 +100,12 @@ static void warn_of_absent(const struct candidate *c)
     }
 }
 
-static bool same_shape(const struct view *a, const struct view *b)
+static bool same_shape(const struct input_tensor *a, const struct input_tensor *b)
 {
     return a->ndim == b->ndim && memcmp(a->shape, b->shape, a->ndim * sizeof(a->shape[0])) == 0;
 }
 
-static const char *shape_text(struct arena *arena, const struct view *view)
+static const char *shape_text(struct arena *arena, const struct input_tensor *view)
 {
     const char *text = "[";
 
@@ -99,7 +123,7 @@ static int truncate_rows(struct candidate *c)
     uint64_t rows = UINT64_MAX, most = 0;
 
     for (unsigned i = 0; i < c->n; i++) {
-        struct view *v = &c->views[i];
+        struct input_tensor *v = &c->views[i];
         if (v->ndim == 0 || v->ndim != c->views[0].ndim ||
             memcmp(v->shape + 1, c->views[0].shape + 1, (v->ndim - 1) * sizeof(v->shape[0])) != 0)
             return -EINVAL;
@@ -107,7 +131,7 @@ static int truncate_rows(struct candidate *c)
         most = v->shape[0] > most ? v->shape[0] : most;
     }
     for (unsigned i = 0; i < c->n; i++) {
-        struct view *v = &c->views[i];
+        struct input_tensor *v = &c->views[i];
         uint64_t *shape = arena_alloc(&b->plan->arena, v->ndim, sizeof(*shape));
         if (!shape)
             return -ENOMEM;
@@ -141,7 +165,7 @@ static int agree_on_shape(struct candidate *c)
         c->pass = true;
         return 0;
     }
-    if (b->doc->mismatch == MISMATCH_TRUNCATE) {
+    if (b->doc->mismatch == MISMATCH_TRUNCATE && has_vocabulary(c->name)) {
         status = truncate_rows(c);
         if (status != -EINVAL)
             return status;
@@ -150,10 +174,10 @@ static int agree_on_shape(struct candidate *c)
     say(b, SEVERITY_ERROR, place_of(c), "shapes of `%s` differ: %s in %s, %s in %s%s", c->name,
         shape_text(&b->arena, &c->views[0]), model_of(c, 0)->name, shape_text(&b->arena, &c->views[odd]),
         model_of(c, odd)->name,
-        is_head(c->name) || strstr(c->name, "embed") ? "; vocabularies that differ need `tokenizer:`, or "
-                                                       "`meldfs: {mismatch: truncate}` to drop the extra rows"
-                                                     : "; models of different architectures cannot be merged "
-                                                       "(`meldfs: {mismatch: base}` keeps the base's)");
+        has_vocabulary(c->name) ? "; vocabularies that differ need `tokenizer:`, or "
+                                  "`meldfs: {mismatch: truncate}` to drop the extra rows"
+                                : "; models of different architectures cannot be merged "
+                                  "(`meldfs: {mismatch: base}` keeps the base's)");
     return -EINVAL;
 }
 
@@ -190,8 +214,9 @@ static int work_type(struct candidate *c, enum dtype *work)
         enum dtype dtype = c->views[i].dtype;
         if (!dtype_is_float(dtype)) {
             say(c->builder, SEVERITY_ERROR, place_of(c),
-                "`%s` is %s in %s: merging that type is not supported yet", c->name, dtype_name(dtype),
-                model_of(c, i)->name);
+                fp8_is(dtype) ? "`%s` is %s in %s, a type without arithmetic: set `dtype: bfloat16`"
+                              : "`%s` is %s in %s: that type cannot be merged",
+                c->name, dtype_name(dtype), model_of(c, i)->name);
             return -EINVAL;
         }
         if (c->builder->doc->dtype == DTYPE_NONE)
@@ -234,7 +259,7 @@ static int fill_values(struct candidate *c, unsigned i, double *values)
         values[p] = NAN;
         if (shared != (param->scope == PARAM_SHARED) || (param->scope == PARAM_DONOR && is_base))
             continue;
-        int found = values_of(c, source, param, shared ? c->name : c->views[i].name, &values[p]);
+        int found = values_of(c, source, param, shared ? c->name : c->asked[i], &values[p]);
         if (found < 0)
             status = found;
         if (found != 0 || !param->required)
@@ -341,7 +366,7 @@ static bool all_integer(const struct candidate *c)
 static int describe(struct candidate *c, struct merge *merge)
 {
     struct builder *b = c->builder;
-    const struct view *v = &c->views[0];
+    const struct input_tensor *v = &c->views[0];
     char *name = arena_strdup(&b->plan->arena, c->name);
     uint64_t *shape = arena_alloc(&b->plan->arena, ST_DIMS, sizeof(*shape));
 
@@ -351,6 +376,24 @@ static int describe(struct candidate *c, struct merge *merge)
     *merge = (struct merge){.name = name, .shape = shape, .ndim = v->ndim, .n = v->n, .base = -1};
     merge->seed = b->seed ^ XXH64(name, strlen(name), 0);
     return 0;
+}
+
+/* Is it to be served as it is stored, whatever its type? 1, 0, or -EINVAL (reported), -ENOMEM. */
+static int is_untouched(struct candidate *c, struct merge *merge)
+{
+    const struct document *doc = c->builder->doc;
+    const struct method *method = c->builder->method;
+    int status;
+
+    if (c->n != 1 || doc->dtype != DTYPE_NONE || doc->out_dtype != DTYPE_NONE ||
+        dtype_is_float(c->views[0].dtype))
+        return 0;
+    if (c->pass || !method->is_copy)
+        return c->pass;
+    merge->method = method;
+    merge->n_inputs = 1;
+    status = merge_values(c, merge);
+    return status ? status : method->is_copy(merge);
 }
 
 /* How the tensor is made. -EINVAL is reported. */
@@ -373,6 +416,13 @@ static int decide(struct candidate *c, struct recipe *recipe)
     }
     status = apply_lone_rules(c);
     if (status == 0)
+        status = is_untouched(c, &recipe->merge);
+    if (status == 1) {
+        recipe->kind = RECIPE_COPY;
+        recipe->dtype = c->views[0].dtype;
+        return 0;
+    }
+    if (status == 0)
         status = work_type(c, &work);
     if (status)
         return status;
@@ -388,9 +438,9 @@ static int copy_inputs(struct candidate *c, struct plan_tensor *tensor)
     if (!feeds || !tensor->inputs)
         return -ENOMEM;
     for (unsigned i = 0; i < c->n; i++) {
-        const struct view *v = &c->views[i];
+        const struct input_tensor *v = &c->views[i];
         feeds[i] = v->feed;
-        tensor->inputs[i] = (struct plan_input){model_of(c, i)->name, v->name, v->file, v->dtype};
+        tensor->inputs[i] = (struct plan_input){model_of(c, i)->name, v->name, v->file, v->dtype, v->shown};
     }
     tensor->recipe.inputs = feeds;
     tensor->recipe.n_inputs = tensor->recipe.merge.n_inputs = c->n;
@@ -443,6 +493,7 @@ static int plan_candidate(struct candidate *c)
     if (!added)
         return -ENOMEM;
     *added = tensor;
+    advise_on_tensor(b, c->slice, c->index, added);
     b->head = b->head || is_head(c->name);
     return 0;
 }
@@ -455,6 +506,8 @@ int tensor_plan(struct builder *builder, const struct slice_inputs *slice, const
 
     if (status)
         return status;
+    if (c.n == 0) /* a head that nothing could stand for */
+        return 0;
     warn_of_absent(&c);
     return plan_candidate(&c);
 }

@@ -40,7 +40,14 @@ static void test_what_is_read_is_written(void **state)
 
 static void test_what_cjson_would_take(void **state)
 {
-    static const char *const bad[] = {"{\"a\": 1, \"a\": 2}", "{} x", "{\"a\": 01}", "\"\xff\"", "", "[1,]"};
+    static const char *const bad[] = {"{\"k\\u0000a\": 1}",
+                                      "[\"\\u0000\"]",
+                                      "{\"a\": 1, \"a\": 2}",
+                                      "{} x",
+                                      "{\"a\": 01}",
+                                      "\"\xff\"",
+                                      "",
+                                      "[1,]"};
     struct err err;
     cJSON *tree;
 

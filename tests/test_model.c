@@ -3,6 +3,7 @@
 #include <endian.h>
 #include <errno.h>
 
+#include "fp8.h"
 #include "scratch_dir.h"
 
 #include "fail_alloc.h"
@@ -47,12 +48,26 @@ static void put_sharded(const char *weight_map)
 
 static const char good_map[] = "\"a\":\"1.safetensors\",\"c\":\"2.safetensors\",\"b\":\"1.safetensors\"";
 
+/* As the donor of config is opened. */
+static int open_with_files(const char *dir, const char *name, bool hub, struct model **model, struct err *err)
+{
+    int ret = model_open(dir, name, hub, model, err);
+
+    if (ret == 0)
+        ret = model_list_files(*model, err);
+    if (ret) {
+        model_free(*model);
+        *model = NULL;
+    }
+    return ret;
+}
+
 static struct model *open_model(void)
 {
     struct err err = {""};
     struct model *model = NULL;
 
-    model_open(scratch_path("m"), "m", false, &model, &err);
+    open_with_files(scratch_path("m"), "m", false, &model, &err);
     assert_string_equal(err.text, "");
     assert_non_null(model);
     return model;
@@ -62,12 +77,12 @@ static void expect_refusal(int code, const char *says)
 {
     struct err err = {""};
     struct model *model = (struct model *)&err;
-    int ret = model_open(scratch_path("m"), "m", false, &model, &err);
+    int ret = open_with_files(scratch_path("m"), "m", false, &model, &err);
 
     assert_says(err.text, says);
     assert_int_equal(ret, code);
     assert_null(model);
-    assert_int_equal(model_open(scratch_path("m"), "m", false, &model, NULL), code);
+    assert_int_equal(open_with_files(scratch_path("m"), "m", false, &model, NULL), code);
 }
 
 static void expect_bytes(const struct model *model, const char *name, const char *bytes, size_t len)
@@ -293,7 +308,8 @@ static void test_quantized(void **state)
         {"{\"quantization_config\":{\"quant_method\":4}}", "quant_method is (not named)"},
         {"{\"quantization_config\":\"awq\"}", "quant_method is (not named)"},
         {"{\"quantization_config\":{\"quant_method\":\"a\\u001bb\"}}", "quant_method is a?b"},
-        {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}", "FP8 with scales is not supported yet"},
+        {"{\"quantization_config\":{\"quant_method\":\"compressed-tensors\"}}",
+         "quant_method is compressed-tensors: quantised weights"}, /* it has no FP8 weights */
         {"{\"text_config\":{\"quantization_config\":{\"quant_method\":\"awq\"}}}", "quant_method is awq"},
     };
 
@@ -306,6 +322,8 @@ static void test_quantized(void **state)
     put_text("m/config.json",
              "{\"quantization_config\":null,\"text_config\":{\"quantization_config\":null}}");
     model_free(open_model());
+    put_text("m/config.json", "{\"quantization_config\":{\"quant_method\":\"fp8\"}}");
+    model_free(open_model());
     put_text("m/config.json", "{\"quantization_config\":{},\"a\":[[\"quantization_config\"]]}");
     model_free(open_model());
 }
@@ -313,22 +331,44 @@ static void test_quantized(void **state)
 static void test_fp8_scales(void **state)
 {
     static const char with[] = "{\"w\":{\"dtype\":\"F8_E4M3\",\"shape\":[2],\"data_offsets\":[0,2]},"
-                               "\"w_scale%s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[2,6]}}";
-    char json[300];
+                               "\"w_scale%s\":{\"dtype\":\"%s\",\"shape\":[],\"data_offsets\":[2,6]}}";
+    static const struct {
+        const char *tail, *config;
+        size_t n_scaled;
+        enum dtype dtype;
+    } good[] = {
+        {"", "{}", 1, DTYPE_BF16},
+        {"_inv", "{\"torch_dtype\":\"float16\",\"quantization_config\":{\"quant_method\":\"fp8\"}}", 1,
+         DTYPE_F16},
+        {"", "{\"text_config\":{\"dtype\":\"float32\"}}", 1, DTYPE_F32},
+        {"", "{\"dtype\":\"float64\",\"quantization_config\":{\"quant_method\":\"compressed-tensors\"}}", 1,
+         DTYPE_BF16},
+        {"_other", "{\"quantization_config\":{\"quant_method\":\"fbgemm_fp8\"}}", 0, DTYPE_NONE},
+    };
+    char json[300], name[32];
 
     (void)state;
     put_single();
-    snprintf(json, sizeof(json), with, "");
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        struct fp8_feed feed;
+        struct model *model;
+        put_text("m/config.json", good[i].config);
+        snprintf(json, sizeof(json), with, good[i].tail, "F32");
+        put_weights("m/model.safetensors", json, 6);
+        model = open_model();
+        snprintf(name, sizeof(name), "w_scale%s", good[i].tail);
+        assert_int_equal(model->n_scaled, good[i].n_scaled);
+        assert_int_equal(model_is_scale(model, name), good[i].n_scaled);
+        assert_false(model_is_scale(model, "w"));
+        assert_int_equal(model_scaled(model, model_tensor(model, "w"), &feed, NULL), good[i].n_scaled);
+        assert_int_equal(model_scaled(model, model_tensor(model, name), &feed, NULL), 0);
+        if (good[i].n_scaled)
+            assert_int_equal(feed.feed.dtype, good[i].dtype);
+        model_free(model);
+    }
+    snprintf(json, sizeof(json), with, "", "I32");
     put_weights("m/model.safetensors", json, 6);
-    expect_refusal(-EINVAL,
-                   "tensor \"w\" has type F8_E4M3 and scales beside it (\"..._scale\"): FP8 with scales is "
-                   "not supported yet");
-    snprintf(json, sizeof(json), with, "_inv");
-    put_weights("m/model.safetensors", json, 6);
-    expect_refusal(-EINVAL, "(\"..._scale_inv\")");
-    snprintf(json, sizeof(json), with, "_other");
-    put_weights("m/model.safetensors", json, 6);
-    model_free(open_model());
+    expect_refusal(-EINVAL, "tensor \"w\": scales of type I32 are not understood");
 }
 
 static void expect_files(const char *expected)
@@ -450,6 +490,11 @@ static void test_weight_links(void **state)
     assert_int_equal(symlink("../elsewhere", scratch_path("m/stored")), 0);
     expect_refusal(-EINVAL, "m/model.safetensors: a link to ");
     expect_refusal(-EINVAL, "which is outside of the model's folder");
+    /* but weights may be links to weights */
+    assert_int_equal(unlink(scratch_path("m/model.safetensors")), 0);
+    put_weights("elsewhere.safetensors", two, 8);
+    assert_int_equal(symlink("../elsewhere.safetensors", scratch_path("m/model.safetensors")), 0);
+    model_free(open_model());
 }
 
 static void test_config_link(void **state)
@@ -479,7 +524,7 @@ static void test_snapshot(void **state)
     assert_int_equal(symlink("../../blobs/123", scratch_path(path)), 0);
     snprintf(path, sizeof(path), "%s/other.json", snapshot);
     assert_int_equal(symlink("../../refs/main", scratch_path(path)), 0);
-    assert_int_equal(model_open(scratch_path(snapshot), "o/n", true, &model, &err), 0);
+    assert_int_equal(open_with_files(scratch_path(snapshot), "o/n", true, &model, &err), 0);
     assert_string_equal(err.text, "");
     assert_true(model->hub);
     assert_string_equal(model->name, "o/n");
@@ -497,7 +542,7 @@ static void *count_malloc(size_t size)
 static int open_and_free(struct err *err)
 {
     struct model *model;
-    int ret = model_open(scratch_path("m"), "m", false, &model, err);
+    int ret = open_with_files(scratch_path("m"), "m", false, &model, err);
 
     if (ret)
         assert_null(model);

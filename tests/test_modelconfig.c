@@ -24,7 +24,7 @@ static void test_layers_and_their_lists(void **state)
     cJSON *out = cJSON_Duplicate(a, true);
 
     (void)state;
-    assert_true(modelconfig_layers(out, 3, origins, 4));
+    assert_true(modelconfig_layers(out, "model.layers.", 3, origins, 4));
     /* the count is set where it was found first; b has no text_config, so the donor's entries stand in */
     assert_json(
         out, "{\"num_hidden_layers\": 4, \"layer_types\": [\"g\", \"y\", \"x\", \"f\"], \"eos\": [1, 2, 3],"

@@ -127,8 +127,23 @@ static void test_kinds(void **state)
     config_free(f.config);
     f = parse("weight: heavy", NULL, NULL);
     assert_int_equal(value_at(f, PARAM_NUMBER, "x", 0, &value, &err), -EINVAL);
-    assert_says(err.text, "`weight` is a number, not `heavy`");
+    assert_says(err.text, "`weight` is a finite number, not `heavy`");
     config_free(f.config);
+}
+
+static void test_numbers_that_are_none(void **state)
+{
+    static const char *const bad[] = {"weight: .nan", "weight: -.inf", "weight: [0, .inf]"};
+    struct err err;
+    double value;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct fixture f = parse(bad[i], NULL, NULL);
+        assert_int_equal(value_at(f, PARAM_NUMBER, "x", 0, &value, &err), -EINVAL);
+        assert_says(err.text, "`weight` is a finite number, not");
+        config_free(f.config);
+    }
 }
 
 int main(void)
@@ -138,6 +153,7 @@ int main(void)
         cmocka_unit_test(test_filters_fall_through),
         cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_numbers_that_are_none),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

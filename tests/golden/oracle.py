@@ -18,6 +18,8 @@ import yaml
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from mergekit import config as mergekit_config
 from mergekit import merge as mergekit_merge
+from mergekit.architecture.auto import infer_architecture_info
+from mergekit.io.tasks import LoaderCache
 from mergekit.options import MergeOptions
 from mergekit.scripts import multimerge
 from transformers import PretrainedConfig
@@ -85,6 +87,8 @@ def _run(text: str, out: pathlib.Path) -> None:
 def merge(text: str, models: pathlib.Path, out: pathlib.Path) -> None:
     before = os.getcwd()
     os.chdir(models)
+    LoaderCache.loaders.clear()  # both remember what models of the same names held elsewhere
+    infer_architecture_info.cache_clear()
     try:
         _run(text, out)
     finally:

@@ -10,9 +10,13 @@ import pytest
 CASES = {path.stem: path for path in sorted((pathlib.Path(__file__).parent / "cases").glob("*.yml"))}
 HAS_NAN = {"linear-weights-cancel", "task-nan"}  # where a NaN arises its sign and payload are the CPU's
 MOUNTED = ["linear-absent-three-types", "passthrough-repeat-scaled", "task-qwen", "nearswap-f16", "stages-three",
-           "large-task"]  # fmt: skip
+           "large-task", "large-ties", "large-slerp", "ties-f16", "slerp-f32-to-bf16", "model_stock-5-filter_wise",
+           "stages-slerp-of-ties"]  # fmt: skip
 QUICK = ["linear-f32-to-bf16", "passthrough-stack", "task-gradient-and-filters", "task-qwen", "nearswap-bf16",
-         "yaml-spellings", "stages-two"]  # fmt: skip
+         "ties-bf16", "slerp-bf16", "yaml-spellings", "stages-two"]  # fmt: skip
+# Sums over whole tensors are taken in float64: so many elements may be rounded the other way.
+REDUCED = {"slerp", "nuslerp", "multislerp", "karcher", "model_stock", "sce", "arcee_fusion"}
+SHARE = 5e-3
 # mergekit cannot save these: the list has an entry a layer of the donor of config, not a layer of the result
 LAYER_TYPES = {"passthrough-qwen-stack": ["full_attention"] * 6}
 ELEMENT = {"BF16": ("bfloat16", 2), "F16": ("float16", 2), "F32": ("float32", 4)}
@@ -45,7 +49,8 @@ def expected_settings(name: str, folder: pathlib.Path) -> dict:
 
 
 def same_model(name: str, ours: pathlib.Path, theirs: pathlib.Path) -> None:
-    meld.same_tensors(ours, theirs, nan_bits=name not in HAS_NAN)
+    reduced = name.split("-")[0] in REDUCED or name in {"ties-rescaled", "large-slerp", "stages-slerp-of-ties"}
+    meld.same_tensors(ours, theirs, nan_bits=name not in HAS_NAN, share=SHARE if reduced else 0)
     assert settings(ours) == expected_settings(name, theirs)
 
 

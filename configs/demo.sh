@@ -57,4 +57,4 @@ served=$(du -sb "$mnt" | cut -f1)
 [ -z "$(ls -A "$mnt")" ] || { say "the folder is not empty without the mount"; exit 1; }
 echo
 echo "$((served / 1000000)) MB of files, $written bytes written to disk, an empty folder without the mount."
-echo "The daemon's memory was $peak MiB at its peak; -o cache=16M would have made it less. $SECONDS s in all."
+echo "The daemon's memory was $peak MiB at its peak. $SECONDS s in all."

@@ -71,7 +71,6 @@ struct builder {
  * every tensor. `fmt` must be a literal. */
 void say(struct builder *builder, enum severity severity, struct place at, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-int say_memory(struct builder *builder); /* reports and remembers it; returns -ENOMEM */
 
 /* Add every tensor of the document to the plan. 0 or -ENOMEM; problems are reported. */
 int outline_plan(struct builder *builder, struct slice_inputs *const *slices, size_t n_slices);

@@ -36,7 +36,7 @@ static bool read_licence(const char *dir, char licence[LICENCE_MAX])
         size_t len = card->size < FRONT_MAX ? (size_t)card->size : FRONT_MAX;
         found = source_read(card, 0, len, text, NULL) == 0 && parse_licence(text, licence);
     }
-    source_put(card);
+    source_close(card);
     folder_fini(&folder);
     free(text);
     return found;

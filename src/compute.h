@@ -7,6 +7,8 @@
 #ifndef COMPUTE_H
 #define COMPUTE_H
 
+#include <stdatomic.h>
+
 #include "kernel.h"
 #include "method.h"
 #include "source.h"

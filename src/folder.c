@@ -170,6 +170,6 @@ int folder_read(const struct folder *folder, const char *path, size_t max, char 
         *text = NULL;
     }
 out:
-    source_put(source);
+    source_close(source);
     return ret;
 }

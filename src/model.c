@@ -422,9 +422,9 @@ void model_free(struct model *model)
     if (!model)
         return;
     for (size_t i = 0; i < model->n_sources; i++)
-        source_put(model->sources[i]);
+        source_close(model->sources[i]);
     for (size_t i = 0; i < model->n_files; i++)
-        source_put(model->files[i].source);
+        source_close(model->files[i].source);
     free(model->sources);
     free(model->tensors);
     cJSON_Delete(model->config);

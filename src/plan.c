@@ -35,7 +35,8 @@ void say(struct builder *b, enum severity severity, struct place at, const char 
     free(text);
 }
 
-int say_memory(struct builder *b)
+/* Reports it, once, and remembers; returns -ENOMEM. */
+static int say_memory(struct builder *b)
 {
     if (!b->no_memory)
         report_add(b->report, SEVERITY_ERROR, (struct place){b->config->path, 0, 0},

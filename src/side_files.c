@@ -64,7 +64,7 @@ static int add_file(struct walk *walk, const char *path)
         return err_set(walk->err, ret, "%s", err.text);
     file = arena_push(walk->arena, walk->files, walk->n, sizeof(*file));
     if (!file) {
-        source_put(source);
+        source_close(source);
         return -ENOMEM;
     }
     file->path = path;

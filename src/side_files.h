@@ -14,7 +14,7 @@
 enum { SIDE_DEPTH = 4, SIDE_MAX = 4096 };
 
 /* The list (in arena, sorted by path; sources opened) into *files. On failure, too, *n sources are the
- * caller's to put. -EINVAL: more than SIDE_MAX; -EACCES, -EIO, -EMFILE, -ENOMEM. */
+ * caller's to close. -EINVAL: more than SIDE_MAX; -EACCES, -EIO, -EMFILE, -ENOMEM. */
 int side_files_list(const struct folder *folder, struct arena *arena, struct model_file **files, size_t *n,
                     struct err *err);
 

@@ -59,29 +59,22 @@ int source_open(const char *path, struct source **out, struct err *err)
     if (!source)
         return err_set(err, -ENOMEM, "%s: out of memory", path);
     source->fd = -1;
-    atomic_init(&source->refs, 1);
     source->path = absolute(path);
     if (source->path)
         ret = open_regular(source, err);
     else
         ret = err_set(err, -ENOMEM, "%s: out of memory", path);
     if (ret) {
-        source_put(source);
+        source_close(source);
         return ret;
     }
     *out = source;
     return 0;
 }
 
-struct source *source_get(struct source *source)
+void source_close(struct source *source)
 {
-    atomic_fetch_add(&source->refs, 1);
-    return source;
-}
-
-void source_put(struct source *source)
-{
-    if (!source || atomic_fetch_sub(&source->refs, 1) != 1)
+    if (!source)
         return;
     if (source->fd >= 0)
         close(source->fd);

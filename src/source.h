@@ -8,7 +8,6 @@
 #ifndef SOURCE_H
 #define SOURCE_H
 
-#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
@@ -22,14 +21,12 @@ struct source {
     ino_t ino;
     uint64_t size;
     struct timespec mtime, ctime;
-    atomic_uint refs;
 };
 
 /* path absolute or relative to the working directory. -ENOENT, -EACCES, -EINVAL (not a regular file),
  * -ENOMEM. */
 int source_open(const char *path, struct source **out, struct err *err);
-struct source *source_get(struct source *source);
-void source_put(struct source *source); /* closes with the last reference; NULL is fine */
+void source_close(struct source *source); /* NULL is fine */
 
 /* Exactly len bytes from off, or -EIO naming the file and what happened to it. */
 int source_read(const struct source *source, uint64_t off, size_t len, void *buf, struct err *err);

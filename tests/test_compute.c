@@ -294,8 +294,8 @@ static void test_equal(void **state)
         "on; leave one of the models out",
         a->path, b->path);
     assert_string_equal(err.text, want);
-    source_put(a);
-    source_put(b);
+    source_close(a);
+    source_close(b);
     scratch_free(scratch);
     free(ids);
     free(out);

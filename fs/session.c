@@ -241,11 +241,13 @@ static void serve_status(struct session *s)
              "\ncache_used_bytes %" PRIu64 "\nhits %" PRIu64 "\nmisses %" PRIu64 "\njoined %" PRIu64
              "\nevicted %" PRIu64 "\nrequests %" PRIu64 "\nfailed %" PRIu64 "\nserved_bytes %" PRIu64
              "\ncomputed_bytes %" PRIu64 "\nread_bytes %" PRIu64 "\nfiles_bytes %" PRIu64 "\ntensors %" PRIu64
-             "\nmodels %" PRIu64 "\n",
+             "\nmodels %" PRIu64 "\nstats_done %" PRIu64 "\nstats_running %" PRIu64
+             "\nstats_kept_bytes %" PRIu64 "\n",
              s->setup->recipe, meld_version(), (long)getpid(), meld_fingerprint(s->meld),
              cli_clock() - s->started, memory_of("VmRSS:"), memory_of("VmHWM:"), c.cache_bytes, c.cache_used,
              c.hits, c.misses, c.joined, c.evicted, c.requests, c.failed, c.bytes_served, c.bytes_computed,
-             c.bytes_read, c.bytes_total, c.n_tensors, c.n_models);
+             c.bytes_read, c.bytes_total, c.n_tensors, c.n_models, c.stats_done, c.stats_running,
+             c.stats_kept);
     control_serve(&s->control, text);
 }
 

@@ -56,6 +56,10 @@ static void print_answer(const char *mountpoint, const char *text, pid_t pid)
     printf("  memory      %s, at most %s so far\n", memory(text, "memory_bytes").text,
            memory(text, "memory_peak_bytes").text);
     print_cache(text);
+    if (number(text, "stats_done") || number(text, "stats_running"))
+        printf("  statistics  of %" PRIu64 " tensors, %" PRIu64 " under way, %s kept\n",
+               number(text, "stats_done"), number(text, "stats_running"),
+               memory(text, "stats_kept_bytes").text);
     printf("  served      %s in %" PRIu64 " requests, %" PRIu64 " failed\n", bytes(text, "served_bytes").text,
            number(text, "requests"), number(text, "failed"));
     printf("  computed    %s from %s read\n", bytes(text, "computed_bytes").text,

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+enum { SLOTS_MIN = 4 }; /* that are never lent */
+
 enum state { FREE, FILLING, PRESENT };
 
 /* One a slot, for ever; `self - entries` is the slot's number. */
@@ -24,6 +26,7 @@ struct cache {
     char *slab;
     size_t n;
     pthread_mutex_t lock; /* guards all below */
+    size_t limit;         /* slots that may be used now */
     struct entry *entries, **buckets;
     struct entry *free_list, *newest, *oldest;
     struct cache_waiter *starved, **starved_tail; /* found no slot, first come first served */
@@ -39,7 +42,7 @@ int cache_new(size_t bytes, cache_fill *fill, void *arg, struct cache **out, str
     *out = NULL;
     if (!cache)
         return err_set(err, -ENOMEM, "out of memory for the cache");
-    *cache = (struct cache){.fill = fill, .arg = arg, .n = n, .slab = MAP_FAILED};
+    *cache = (struct cache){.fill = fill, .arg = arg, .n = n, .limit = n, .slab = MAP_FAILED};
     cache->starved_tail = &cache->starved;
     cache->stats.slots = n;
     pthread_mutex_init(&cache->lock, NULL);
@@ -140,11 +143,23 @@ static void pin(struct cache *cache, struct entry *entry)
     }
 }
 
+static void free_entry(struct cache *cache, struct entry *entry)
+{
+    *entry = (struct entry){.state = FREE, .chain = cache->free_list};
+    cache->free_list = entry;
+    cache->stats.used--;
+}
+
+static struct entry *free_slot(const struct cache *cache)
+{
+    return cache->stats.used < cache->limit ? cache->free_list : NULL;
+}
+
 /* A slot for `key`: a spent piece's, a free one, or the oldest unpinned piece's; NULL if all are filling or
  * pinned. */
 static struct entry *place(struct cache *cache, uint64_t key)
 {
-    struct entry *entry = cache->oldest && cache->oldest->spent ? NULL : cache->free_list;
+    struct entry *entry = cache->oldest && cache->oldest->spent ? NULL : free_slot(cache);
 
     if (entry) {
         cache->free_list = entry->chain;
@@ -224,7 +239,7 @@ static void serve_starved(struct cache *cache)
 {
     if (!cache->serving) {
         cache->serving = true;
-        while (cache->starved && (cache->free_list || cache->oldest || find(cache, cache->starved->key))) {
+        while (cache->starved && (free_slot(cache) || cache->oldest || find(cache, cache->starved->key))) {
             struct cache_waiter *waiter = cache->starved;
             uint64_t key = waiter->key;
             enum action action;
@@ -266,9 +281,7 @@ void cache_filled(struct cache *cache, char *slot, int status, const struct err 
         cache->stats.pinned++;
     } else {
         unhash(cache, entry);
-        *entry = (struct entry){.state = FREE, .chain = cache->free_list};
-        cache->free_list = entry;
-        cache->stats.used--;
+        free_entry(cache, entry);
         cache->stats.failed++;
     }
     pthread_mutex_unlock(&cache->lock);
@@ -306,6 +319,23 @@ void cache_unpin(struct cache *cache, const char *data)
 void cache_unpin_spent(struct cache *cache, const char *data)
 {
     unpin(cache, data, true);
+}
+
+void cache_lend(struct cache *cache, size_t bytes)
+{
+    size_t lent = (bytes + PIECE - 1) / PIECE, least = cache->n < SLOTS_MIN ? cache->n : SLOTS_MIN;
+
+    pthread_mutex_lock(&cache->lock);
+    cache->limit = lent < cache->n - least ? cache->n - lent : least;
+    while (cache->stats.used > cache->limit && cache->oldest) {
+        struct entry *entry = cache->oldest;
+        lru_remove(cache, entry);
+        unhash(cache, entry);
+        madvise(slot_of(cache, entry), PIECE, MADV_DONTNEED);
+        free_entry(cache, entry);
+        cache->stats.evicted++;
+    }
+    serve_starved(cache); /* releases the lock */
 }
 
 void cache_stats(struct cache *cache, struct cache_stats *stats)

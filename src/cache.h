@@ -47,6 +47,10 @@ void cache_unpin(struct cache *cache, const char *data);
  * holds. */
 void cache_unpin_spent(struct cache *cache, const char *data);
 
+/* Make do with `bytes` less than cache_new was given, which somebody else uses, but not with fewer than a few
+ * slots: what is over is given back to the system, pinned pieces excepted. */
+void cache_lend(struct cache *cache, size_t bytes);
+
 void cache_stats(struct cache *cache, struct cache_stats *stats);
 
 #endif

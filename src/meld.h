@@ -96,7 +96,7 @@ struct meld_counters {
         evicted;                                                 /* pieces, but for *_bytes and cache_used */
     uint64_t requests, bytes_served, bytes_computed, bytes_read; /* since the start */
     uint64_t stats_done, stats_running;                          /* tensors */
-    uint64_t stats_bytes_read;
+    uint64_t stats_bytes_read, stats_kept;
     uint64_t failed;                           /* requests answered by an error */
     uint64_t n_tensors, n_models, bytes_total; /* bytes_total: of all files */
 };

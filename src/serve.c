@@ -27,6 +27,7 @@ struct serve {
     struct pool *pool;
     struct stats *stats;
     atomic_bool stopping;
+    atomic_size_t lent; /* of the cache's memory, to statistics */
     bool few_slots;
     unsigned max_gathering;
 
@@ -435,6 +436,15 @@ static bool is_direct(const struct serve *serve, const struct vfile *file, uint6
     return file->kind == VFILE_SOURCE || (serve->few_slots && len <= PIECE / 4) || is_copy(file, off, len);
 }
 
+/* What statistics hold is taken from the cache, so that both together stay within its size. */
+static void share_memory(struct serve *serve)
+{
+    size_t held = stats_held(serve->stats);
+
+    if (atomic_exchange_explicit(&serve->lent, held, memory_order_relaxed) != held)
+        cache_lend(serve->cache, held);
+}
+
 void serve_submit(struct serve *serve, size_t index, uint64_t off, size_t len, meld_done *done, void *arg)
 {
     const struct vfile *file = &serve->layout->files[index];
@@ -457,6 +467,7 @@ void serve_submit(struct serve *serve, size_t index, uint64_t off, size_t len, m
     request->range = (struct range){.serve = serve, .index = index, .off = off, .len = len};
     request->done = done;
     request->arg = arg;
+    share_memory(serve);
     if (is_direct(serve, file, off, len)) {
         start_range(&request->range, run_direct);
     } else if (off / PIECE == (off + len - 1) / PIECE) {
@@ -527,6 +538,7 @@ void serve_counters(struct serve *serve, struct meld_counters *counters)
     stats_counters(serve->stats, &stats);
     counters->stats_done = stats.tensors;
     counters->stats_running = stats.running;
+    counters->stats_kept = stats.kept_bytes;
     counters->stats_bytes_read = stats.bytes_read;
     counters->cache_bytes = cache.slots * PIECE;
     counters->cache_used = cache.used * PIECE;

@@ -62,8 +62,11 @@ struct stats {
     struct stats_run *queue, **tail; /* runs that await their turn */
     unsigned n_active;
     struct stats_run *starved; /* active ones whose next pass awaits memory, the last to come first */
+    struct stats_run
+        *oversized; /* the same, for all of the memory; while one waits no other pass is let in */
     size_t accs_bytes;
     uint64_t kept_bytes;
+    atomic_size_t held_bytes; /* both; written with the lock held */
     struct kept *kept;
 };
 
@@ -159,11 +162,40 @@ static void take_block(struct block_task *task, size_t block)
     task->end = blocks->end - task->at < blocks->size ? blocks->end : task->at + blocks->size;
 }
 
+static double cost_of(const struct recipe *recipe);
+
+/* Reads of files that an element of a feed costs: a stage's are those of its inputs. */
+static double feed_cost(const struct feed *feed)
+{
+    const struct recipe *stage = feed_recipe(feed);
+    double most = 0;
+
+    if (stage)
+        return cost_of(stage);
+    for (size_t i = 0; i < feed->n_parts; i++) {
+        double cost = feed_cost(feed->parts[i]);
+        most = cost > most ? cost : most;
+    }
+    return most > 0 ? most : 1;
+}
+
+/* The planner bounds it, and with it this recursion. */
+static double cost_of(const struct recipe *recipe)
+{
+    double cost = 0;
+
+    for (unsigned i = 0; i < recipe->n_inputs; i++)
+        cost += feed_cost(recipe->inputs[i]);
+    return cost;
+}
+
+/* Elements between two looks at `stopping`: fewer where stages have to be computed for them. */
 static uint64_t step_of(const struct recipe *recipe)
 {
     uint64_t row = recipe_row(recipe), unit = row < TILE ? row * TILE : row;
+    double bytes = (double)inputs_bytes(recipe) * cost_of(recipe) / recipe->n_inputs;
 
-    return divide_up(STEP_BYTES / inputs_bytes(recipe), unit) * unit;
+    return divide_up((uint64_t)(STEP_BYTES / bytes), unit) * unit;
 }
 
 static int add_step(struct block_task *task, struct scratch *scratch, struct err *err)
@@ -198,23 +230,49 @@ static size_t accs_bytes(const struct stats_run *run)
     return run->blocks.n * (run->blocks.acc_size ? run->blocks.acc_size : 1);
 }
 
+static void note_held(struct stats *stats)
+{
+    atomic_store_explicit(&stats->held_bytes, stats->accs_bytes + (size_t)stats->kept_bytes,
+                          memory_order_relaxed);
+}
+
 /* May the run's pass have its accumulators now? If not it is started once others have given back theirs.
  * A run holds none while it waits, so that nobody waits for it. */
 static bool reserve(struct stats_run *run)
 {
     struct stats *stats = run->stats;
+    struct stats_run **list = accs_bytes(run) > ACCS_TOTAL ? &stats->oversized : &stats->starved;
     bool fits;
 
     pthread_mutex_lock(&stats->lock);
-    fits = stats->accs_bytes == 0 || stats->accs_bytes + accs_bytes(run) <= ACCS_TOTAL;
+    fits = stats->accs_bytes == 0 || (!stats->oversized && stats->accs_bytes + accs_bytes(run) <= ACCS_TOTAL);
     if (fits) {
         stats->accs_bytes += accs_bytes(run);
+        note_held(stats);
     } else {
-        run->next = stats->starved;
-        stats->starved = run;
+        run->next = *list;
+        *list = run;
     }
     pthread_mutex_unlock(&stats->lock);
     return fits;
+}
+
+/* Who may try again now, taken from the lists: a pass that wants all of the memory once nothing is held, else
+ * those that may share it. */
+static struct stats_run *take_starved(struct stats *stats)
+{
+    struct stats_run *run = stats->oversized;
+
+    if (run && stats->accs_bytes == 0) {
+        stats->oversized = run->next;
+        run->next = NULL;
+    } else if (run) {
+        run = NULL;
+    } else {
+        run = stats->starved;
+        stats->starved = NULL;
+    }
+    return run;
 }
 
 /* Give back the accumulators; who waited for memory tries again. */
@@ -229,8 +287,8 @@ static void release(struct stats_run *run)
     run->tasks = NULL;
     pthread_mutex_lock(&stats->lock);
     stats->accs_bytes -= accs_bytes(run);
-    starved = stats->starved;
-    stats->starved = NULL;
+    note_held(stats);
+    starved = take_starved(stats);
     pthread_mutex_unlock(&stats->lock);
     for (; starved; starved = next) {
         next = starved->next;
@@ -334,6 +392,11 @@ static void begin_pass(struct stats_run *run)
     struct err err;
     int status;
 
+    if (atomic_load_explicit(&run->stats->stopping, memory_order_relaxed)) {
+        fail(run, err_set(&err, -ECANCELED, "tensor %s: stopped", merge->name), &err);
+        end_run(run);
+        return;
+    }
     while ((run->pass = stats->next(merge, run->state, run->n_passes))) {
         run->blocks = cut(run->recipe, run->pass, run->state);
         if (run->blocks.n > 0) {
@@ -373,6 +436,7 @@ static void end_run(struct stats_run *run)
         stats->kept = run->kept;
         stats->kept_bytes +=
             sizeof(*run->kept) + run->recipe->merge.method->stats->state_size(&run->recipe->merge);
+        note_held(stats);
         atomic_store_explicit(&slot->state, run->state, memory_order_release);
     } else {
         free(run->kept);
@@ -534,6 +598,11 @@ bool stats_get(struct stats *stats, const struct recipe *recipe, struct stats_wa
     if (!recipe->slot)
         return await_inputs(stats, recipe, &input, waiter);
     return is_ready(recipe) || join_run(stats, recipe, waiter);
+}
+
+size_t stats_held(const struct stats *stats)
+{
+    return atomic_load_explicit(&stats->held_bytes, memory_order_relaxed);
 }
 
 void stats_counters(struct stats *stats, struct stats_counters *counters)

@@ -40,6 +40,9 @@ void stats_stop(struct stats *stats);
  * nobody) told. */
 bool stats_get(struct stats *stats, const struct recipe *recipe, struct stats_waiter *waiter);
 
+/* Bytes held now: finished states, and accumulators of passes under way. */
+size_t stats_held(const struct stats *stats);
+
 void stats_counters(struct stats *stats, struct stats_counters *counters);
 
 #endif

@@ -375,6 +375,8 @@ static int describe(struct candidate *c, struct merge *merge)
     memcpy(shape, v->shape, v->ndim * sizeof(*shape));
     *merge = (struct merge){.name = name, .shape = shape, .ndim = v->ndim, .n = v->n, .base = -1};
     merge->seed = b->seed ^ XXH64(name, strlen(name), 0);
+    if (b->doc->name) /* a stage draws other numbers than what it feeds */
+        merge->seed ^= XXH64(b->doc->name, strlen(b->doc->name), 1);
     return 0;
 }
 

@@ -167,6 +167,34 @@ static void test_spent_slots_are_taken_first(void **state)
     cache_free(b.cache);
 }
 
+static void test_memory_that_is_lent(void **state)
+{
+    struct bench b;
+    struct cache_stats stats;
+
+    (void)state;
+    start(&b, 8);
+    for (uint64_t key = 1; key <= 8; key++)
+        load(&b, key);
+    cache_lend(b.cache, 2 * PIECE + 1);
+    cache_stats(b.cache, &stats);
+    assert_int_equal(stats.used, 5);
+    load(&b, 8); /* the newest are still there */
+    assert_int_equal(b.n, 8);
+    load(&b, 9);
+    cache_stats(b.cache, &stats);
+    assert_int_equal(stats.used, 5);
+    cache_lend(b.cache, 100 * PIECE); /* but never all */
+    cache_stats(b.cache, &stats);
+    assert_int_equal(stats.used, 4);
+    cache_lend(b.cache, 0);
+    for (uint64_t key = 1; key <= 8; key++)
+        load(&b, key);
+    cache_stats(b.cache, &stats);
+    assert_int_equal(stats.used, 8);
+    cache_free(b.cache);
+}
+
 static void test_a_failed_fill_leaves_nothing(void **state)
 {
     struct bench b;
@@ -303,6 +331,7 @@ int main(void)
         cmocka_unit_test(test_the_oldest_goes),
         cmocka_unit_test(test_a_pinned_piece_stays_and_the_starved_get_their_turn),
         cmocka_unit_test(test_spent_slots_are_taken_first),
+        cmocka_unit_test(test_memory_that_is_lent),
         cmocka_unit_test(test_a_failed_fill_leaves_nothing),
         cmocka_unit_test(test_storm),
         cmocka_unit_test(test_too_large),

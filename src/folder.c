@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "text.h"
+
 /* dir is .../models--ORG--NAME/snapshots/HASH: the path of its blobs, malloc'd, into *blobs. */
 static int find_blobs(const char *dir, char **blobs)
 {
@@ -85,13 +87,6 @@ static bool is_below(const char *path, const char *dir)
     size_t len = dir ? strlen(dir) : 0;
 
     return dir && strncmp(path, dir, len) == 0 && path[len] == '/';
-}
-
-static bool ends_with(const char *text, const char *tail)
-{
-    size_t len = strlen(text), tail_len = strlen(tail);
-
-    return len >= tail_len && strcmp(text + len - tail_len, tail) == 0;
 }
 
 /* Where a link may lead: into the folder, into a hub cache's blobs (`hf download --local-dir` made such

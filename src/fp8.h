@@ -3,7 +3,8 @@
  * With scales an element is w s: w the FP8 value and s the scale of its block, both exact in float32, the
  * product rounded to float32 and then to the type served (nearest, ties to even): what transformers 5 gives
  * when it loads such a model with dequantize=True. Without scales it is w itself, which bfloat16 holds
- * exactly. Scales named weight_scale and weight_scale_inv are both multiplied.
+ * exactly. Scales are multiplied, whether they are called weight_scale or weight_scale_inv; a weight that has
+ * both is refused (model.h), since nothing says which is meant.
  */
 #ifndef FP8_H
 #define FP8_H

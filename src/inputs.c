@@ -6,30 +6,31 @@
 
 #include "fp8.h"
 #include "meet.h"
+#include "text.h"
 
-static bool ends_with(const char *name, const char *tail)
+/* Are the last components of the name these? */
+static bool ends_in(const char *name, const char *components)
 {
-    size_t len = strlen(name), tail_len = strlen(tail);
+    size_t before = strlen(name) - strlen(components);
 
-    return len >= tail_len && strcmp(name + len - tail_len, tail) == 0 &&
-           (len == tail_len || name[len - tail_len - 1] == '.');
+    return ends_with(name, components) && (before == 0 || name[before - 1] == '.');
 }
 
 bool is_head(const char *name)
 {
-    return ends_with(name, "lm_head.weight") || ends_with(name, "embed_out.weight");
+    return ends_in(name, "lm_head.weight") || ends_in(name, "embed_out.weight");
 }
 
 static bool is_embedding(const char *name)
 {
-    return ends_with(name, "embed_tokens.weight") || ends_with(name, "wte.weight") ||
-           ends_with(name, "word_embeddings.weight") || ends_with(name, "embed_in.weight") ||
-           ends_with(name, "shared.weight");
+    return ends_in(name, "embed_tokens.weight") || ends_in(name, "wte.weight") ||
+           ends_in(name, "word_embeddings.weight") || ends_in(name, "embed_in.weight") ||
+           ends_in(name, "shared.weight");
 }
 
 bool has_vocabulary(const char *name)
 {
-    return is_head(name) || ends_with(name, "lm_head.bias") || is_embedding(name);
+    return is_head(name) || ends_in(name, "lm_head.bias") || is_embedding(name);
 }
 
 int input_init_names(struct arena *arena, struct input_model *input)
@@ -49,7 +50,7 @@ static bool is_scale(const struct model *model, const char *name)
     bool found = model->n_scaled && model_is_scale(model, name);
 
     for (size_t i = 0; model->n_scaled && !found && i < sizeof(tails) / sizeof(tails[0]); i++)
-        found = ends_with(name, tails[i]);
+        found = ends_in(name, tails[i]);
     return found;
 }
 

@@ -96,7 +96,8 @@ struct looked {
 struct subject {
     const struct plan_tensor *tensor;
     bool floats;    /* elements are numbers that kernels load */
-    bool has_exact; /* the merge without any rounding to the types asked for */
+    bool has_exact; /* the merge without any rounding to the types asked for, */
+    bool chooses;   /* which is none where other elements would be chosen */
     struct recipe exact;
     struct stat_slot slot; /* of exact */
     struct looked looked;
@@ -144,6 +145,29 @@ static uint64_t element_bytes(const struct plan_tensor *tensor)
     return bytes;
 }
 
+/* Does the method leave out elements by how their rounded values compare? Without rounding it would leave out
+ * others, and what it then changes says nothing about what rounding loses. */
+static bool chooses_elements(const struct method *method)
+{
+    static const struct method *const choosing[] = {&method_ties,
+                                                    &method_dare_linear,
+                                                    &method_dare_ties,
+                                                    &method_breadcrumbs,
+                                                    &method_breadcrumbs_ties,
+                                                    &method_della,
+                                                    &method_della_linear,
+                                                    &method_sce,
+                                                    &method_ram,
+                                                    &method_ramplus_tl,
+                                                    &method_arcee_fusion};
+
+    for (size_t i = 0; i < sizeof(choosing) / sizeof(choosing[0]); i++) {
+        if (method == choosing[i])
+            return true;
+    }
+    return false;
+}
+
 static void subject_init(struct subject *s, const struct plan_tensor *tensor, struct sums *sums)
 {
     const struct recipe *recipe = &tensor->recipe;
@@ -155,6 +179,8 @@ static void subject_init(struct subject *s, const struct plan_tensor *tensor, st
         s->floats = s->floats && loads(recipe->inputs[i]->dtype);
     s->has_exact = s->floats && recipe->kind == RECIPE_MERGE && recipe->merge.base >= 0 &&
                    (recipe->dtype != DTYPE_F32 || recipe->merge.work != DTYPE_F32);
+    s->chooses = s->has_exact && recipe->merge.work != DTYPE_F32 && chooses_elements(recipe->merge.method);
+    s->has_exact = s->has_exact && !s->chooses;
     if (!s->has_exact)
         return;
     s->exact = *recipe;
@@ -370,13 +396,13 @@ static int list_subjects(struct inspection *in, const struct plan *plan)
     return 0;
 }
 
-/* Wait until the lanes have ended, telling how far they are. */
+/* Wait until the lanes have ended, telling how far they are: once at least, so that whoever asks can stop. */
 static void wait_for_lanes(struct inspection *in, meld_progress *progress, void *arg)
 {
     struct timespec until;
 
     pthread_mutex_lock(&in->lock);
-    while (in->n_lanes > 0) {
+    do {
         uint64_t done = in->done;
         pthread_mutex_unlock(&in->lock);
         bool go_on = !progress || progress(arg, done, in->total);
@@ -390,7 +416,7 @@ static void wait_for_lanes(struct inspection *in, meld_progress *progress, void 
         in->stopping = in->stopping || !go_on;
         if (in->n_lanes > 0)
             pthread_cond_timedwait(&in->over, &in->lock, &until);
-    }
+    } while (in->n_lanes > 0);
     pthread_mutex_unlock(&in->lock);
 }
 
@@ -555,9 +581,12 @@ static void tell_of_result(struct report *report, const struct inspection *in)
                    first->tensor->st.name, more_tensors(n, more, sizeof(more)), sums.n_nan, sums.n_infinite);
 }
 
+/* Rounding away from the base makes changes larger: nothing is lost then. */
 static double survival(const struct looked *looked)
 {
-    return looked->exact > 0 ? looked->served / looked->exact : 1;
+    double kept = looked->exact > 0 ? looked->served / looked->exact : 1;
+
+    return kept < 1 ? kept : 1;
 }
 
 static int by_survival(const void *a, const void *b)
@@ -619,6 +648,25 @@ static void render_survival(FILE *out, const struct subject *const *list, size_t
             type, 100 * survival(all));
 }
 
+static void render_unknown(FILE *out, const struct inspection *in)
+{
+    const struct recipe *first = NULL;
+    size_t n = 0;
+
+    for (size_t k = 0; k < in->n; k++) {
+        if (!in->subjects[k].chooses)
+            continue;
+        first = first ? first : &in->subjects[k].tensor->recipe;
+        n++;
+    }
+    if (first)
+        fprintf(out,
+                "how much of the merged change survives rounding is not known for %zu tensors: %s chooses "
+                "elements by values rounded to %s, and would choose others without rounding; with "
+                "`dtype: float32` it is known\n",
+                n, first->merge.method->name, dtype_torch_name(first->merge.work));
+}
+
 static int tell(const struct inspection *in, char **text)
 {
     struct totals totals = {0};
@@ -633,6 +681,7 @@ static int tell(const struct inspection *in, char **text)
         tell_of_result(in->report, in);
         render_models(out, &totals);
         render_survival(out, worst, n, &all, in->report);
+        render_unknown(out, in);
         status = ferror(out) ? -ENOMEM : 0;
         status = fclose(out) ? -ENOMEM : status;
     } else {

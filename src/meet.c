@@ -6,9 +6,13 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "text.h"
 #include "view.h"
 
-enum { NAME_MAX_LEN = 400, EXPERTS_MAX = 65536 };
+enum {
+    NAME_MAX_LEN = 400,
+    PARTS_MAX = 1 << 18, /* that packs of one model are taken apart into: a header may declare any number */
+};
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
@@ -64,13 +68,6 @@ struct parsed {
     unsigned part;                  /* with form.pack */
     char common[NAME_MAX_LEN + 64]; /* the name of the tensor or of its pack */
 };
-
-static bool ends_with(const char *name, const char *tail)
-{
-    size_t len = strlen(name), tail_len = strlen(tail);
-
-    return len >= tail_len && strcmp(name + len - tail_len, tail) == 0;
-}
 
 static bool starts_with(const char *name, const char *head)
 {
@@ -181,15 +178,15 @@ static uint64_t kind_of(const char *common)
     return XXH64(text, n, 0);
 }
 
-/* The form that the donor gives to each kind of tensor. */
+/* The form that the donor gives to each kind of tensor, and how many experts it has in it. */
 struct kind {
-    uint64_t hash;
+    uint64_t hash, n_experts;
     struct form form;
 };
 
 struct kinds {
     size_t n;
-    struct kind *list; /* sorted by hash */
+    struct kind *list; /* sorted by hash, each once */
 };
 
 static int by_hash(const void *a, const void *b)
@@ -197,6 +194,21 @@ static int by_hash(const void *a, const void *b)
     uint64_t x = ((const struct kind *)a)->hash, y = ((const struct kind *)b)->hash;
 
     return x < y ? -1 : x > y;
+}
+
+static void sort_kinds(struct kinds *kinds)
+{
+    size_t kept = 0;
+
+    qsort(kinds->list, kinds->n, sizeof(*kinds->list), by_hash);
+    for (size_t i = 0; i < kinds->n; i++) {
+        struct kind *last = kept ? &kinds->list[kept - 1] : NULL, *next = &kinds->list[i];
+        if (!last || last->hash != next->hash)
+            kinds->list[kept++] = *next;
+        else if (last->n_experts < next->n_experts)
+            last->n_experts = next->n_experts;
+    }
+    kinds->n = kept;
 }
 
 static int list_kinds(struct arena *arena, const struct input_model *donor, struct kinds *kinds)
@@ -209,18 +221,17 @@ static int list_kinds(struct arena *arena, const struct input_model *donor, stru
         return -ENOMEM;
     for (size_t i = 0; i < donor->n_names; i++) {
         if (parse(donor->names[i], &parsed))
-            kinds->list[kinds->n++] = (struct kind){kind_of(parsed.common), parsed.form};
+            kinds->list[kinds->n++] = (struct kind){kind_of(parsed.common), parsed.expert + 1, parsed.form};
     }
-    qsort(kinds->list, kinds->n, sizeof(*kinds->list), by_hash);
+    sort_kinds(kinds);
     return 0;
 }
 
-static const struct form *form_of(const struct kinds *kinds, const char *common)
+static const struct kind *find_kind(const struct kinds *kinds, const char *common)
 {
     struct kind key = {.hash = kind_of(common)};
-    const struct kind *found = bsearch(&key, kinds->list, kinds->n, sizeof(key), by_hash);
 
-    return found ? &found->form : NULL;
+    return bsearch(&key, kinds->list, kinds->n, sizeof(key), by_hash);
 }
 
 /* A part that is to go into a pack. */
@@ -233,8 +244,10 @@ struct loose {
 struct meeting {
     struct arena *arena;
     struct input_model *model;
+    const struct input_model *donor;
+    struct err *err;
     struct kinds kinds;
-    size_t n_met, n_loose;
+    size_t n_met, n_loose, n_parts; /* n_parts: of packs taken apart */
     struct met *met;
     struct loose *loose;
     bool changed;
@@ -259,21 +272,45 @@ static int add_same(struct meeting *m, const char *name)
     return add_met(m, (struct met){.name = name}, &name, 1);
 }
 
+/* May it be taken apart as the donor has it? 0 or -EINVAL. */
+static int check_pack(struct meeting *m, const struct input_tensor *pack, const struct kind *kind)
+{
+    const char *model = m->model->name, *donor = m->donor->name;
+
+    if (pack->ndim != 3 || pack->n == 0 || pack->shape[1] % kind->form.pack->n_parts)
+        return err_set(m->err, -EINVAL,
+                       "%s: `%.200s` does not hold experts in a shape that is understood, and %s has each of "
+                       "them apart: the two cannot meet",
+                       model, pack->name, donor);
+    if (pack->shape[0] > kind->n_experts)
+        return err_set(m->err, -EINVAL,
+                       "%s: `%.200s` holds %llu experts, and %s has no more than %llu: models with different "
+                       "numbers of experts cannot meet",
+                       model, pack->name, (unsigned long long)pack->shape[0], donor,
+                       (unsigned long long)kind->n_experts);
+    m->n_parts += (size_t)pack->shape[0] * kind->form.pack->n_parts;
+    if (m->n_parts > PARTS_MAX)
+        return err_set(m->err, -EINVAL, "%s: `%.200s` and the packs before it hold more than %d tensors",
+                       model, pack->name, PARTS_MAX);
+    return 0;
+}
+
 /* A pack becomes the parts it is made of. */
-static int take_apart(struct meeting *m, const char *name, const char *common, const struct form *form)
+static int take_apart(struct meeting *m, const char *name, const char *common, const struct kind *kind)
 {
     struct input_tensor pack;
-    unsigned n_parts = form->pack->n_parts;
-    int found = input_find(m->arena, m->model, name, &pack);
+    unsigned n_parts = kind->form.pack->n_parts;
+    int found = input_find(m->arena, m->model, name, &pack), status;
 
     if (found < 0)
         return found;
-    if (pack.ndim != 3 || pack.shape[1] % n_parts || pack.shape[0] > EXPERTS_MAX)
-        return add_same(m, name);
+    status = check_pack(m, &pack, kind);
+    if (status)
+        return status;
     m->changed = true;
     for (uint64_t e = 0; e < pack.shape[0]; e++) {
         for (unsigned k = 0; k < n_parts; k++) {
-            struct met met = {spell(m->arena, common, form, e, k), MET_PART, 0, NULL, k, n_parts, e};
+            struct met met = {spell(m->arena, common, &kind->form, e, k), MET_PART, 0, NULL, k, n_parts, e};
             if (add_met(m, met, &name, 1))
                 return -ENOMEM;
         }
@@ -293,16 +330,18 @@ static int set_aside(struct meeting *m, const char *name, const struct parsed *p
     return loose->pack ? 0 : -ENOMEM;
 }
 
-static int meet_name(struct meeting *m, const struct input_model *donor, const char *name)
+static int meet_name(struct meeting *m, const char *name)
 {
     struct parsed parsed;
+    const struct kind *kind;
     const struct form *form;
     const char *spelt;
 
-    if (input_has(donor, name) || !parse(name, &parsed) || !(form = form_of(&m->kinds, parsed.common)))
+    if (input_has(m->donor, name) || !parse(name, &parsed) || !(kind = find_kind(&m->kinds, parsed.common)))
         return add_same(m, name);
+    form = &kind->form;
     if (form->pack && !parsed.form.pack)
-        return take_apart(m, name, parsed.common, form);
+        return take_apart(m, name, parsed.common, kind);
     if (!form->pack && parsed.form.pack)
         return set_aside(m, name, &parsed, form);
     if (form->pack && form->pack->n_parts != parsed.form.pack->n_parts)
@@ -324,43 +363,74 @@ static int by_pack(const void *a, const void *b)
     return order ? order : (int)x->part - (int)y->part;
 }
 
-/* Are they all there, once each, alike? 1, 0 or -ENOMEM. */
-static int is_complete(struct meeting *m, const struct loose *loose, size_t n)
+static int say_missing(struct meeting *m, const struct loose *loose, size_t i)
+{
+    struct parsed parsed;
+    const char *name = NULL;
+
+    if (parse(loose->from, &parsed))
+        name =
+            spell(m->arena, parsed.common, &parsed.form, i / loose->n_parts, (unsigned)(i % loose->n_parts));
+    if (!name)
+        return -ENOMEM;
+    return err_set(m->err, -EINVAL,
+                   "%s lacks `%.200s`: without it the experts cannot be packed into `%.200s`, as %s has them",
+                   m->model->name, name, loose->pack, m->donor->name);
+}
+
+static bool alike(const struct input_tensor *a, const struct input_tensor *b)
+{
+    return a->ndim == 2 && b->ndim == 2 && a->n > 0 && a->dtype == b->dtype && a->shape[0] == b->shape[0] &&
+           a->shape[1] == b->shape[1];
+}
+
+/* Are they all there, once each, alike? 0, -EINVAL or -ENOMEM. */
+static int check_parts(struct meeting *m, const struct loose *loose, size_t n)
 {
     struct input_tensor first, other;
 
-    if (n % loose->n_parts || input_has(m->model, loose->pack))
-        return 0;
     for (size_t i = 0; i < n; i++) {
+        size_t place = (size_t)loose[i].expert * loose->n_parts + loose[i].part;
         int found = input_find(m->arena, m->model, loose[i].from, i ? &other : &first);
         if (found < 0)
             return found;
-        if (loose[i].expert != i / loose->n_parts || loose[i].part != i % loose->n_parts)
-            return 0;
-        if (first.ndim != 2 || first.n == 0 ||
-            (i && (other.dtype != first.dtype || other.ndim != 2 || other.shape[0] != first.shape[0] ||
-                   other.shape[1] != first.shape[1])))
-            return 0;
+        if (place > i)
+            return say_missing(m, loose, i);
+        if (place < i)
+            return err_set(m->err, -EINVAL, "%s: `%.200s` and `%.200s` are the same part of one expert",
+                           m->model->name, loose[i - 1].from, loose[i].from);
+        if (!alike(&first, i ? &other : &first))
+            return err_set(m->err, -EINVAL,
+                           "%s: `%.200s` and `%.200s` are not matrices of one type and shape: they cannot be "
+                           "packed into `%.200s`, as %s has them",
+                           m->model->name, loose->from, loose[i].from, loose->pack, m->donor->name);
     }
-    return 1;
+    return n % loose->n_parts ? say_missing(m, loose, n) : 0;
 }
 
 /* Parts become a pack. */
 static int put_together(struct meeting *m, const struct loose *loose, size_t n)
 {
     const char **from = arena_alloc(m->arena, n, sizeof(*from));
-    int complete = is_complete(m, loose, n), status = complete < 0 || !from ? -ENOMEM : 0;
+    int status = from ? check_parts(m, loose, n) : -ENOMEM;
 
-    for (size_t i = 0; i < n && status == 0; i++) {
-        from[i] = loose[i].from;
-        if (!complete)
-            status = add_same(m, loose[i].from);
-    }
-    if (status || !complete)
+    if (status)
         return status;
+    for (size_t i = 0; i < n; i++)
+        from[i] = loose[i].from;
     m->changed = true;
     return add_met(m, (struct met){.name = loose->pack, .kind = MET_PACK, .n_parts = loose->n_parts}, from,
                    n);
+}
+
+/* Where the model has the pack, too, its parts are something else. */
+static int leave_apart(struct meeting *m, const struct loose *loose, size_t n)
+{
+    int status = 0;
+
+    for (size_t i = 0; i < n && status == 0; i++)
+        status = add_same(m, loose[i].from);
+    return status;
 }
 
 static int put_all_together(struct meeting *m)
@@ -372,7 +442,8 @@ static int put_all_together(struct meeting *m)
     for (size_t i = 0, n; i < m->n_loose && status == 0; i += n) {
         for (n = 1; i + n < m->n_loose && strcmp(m->loose[i + n].pack, m->loose[i].pack) == 0; n++)
             ;
-        status = put_together(m, m->loose + i, n);
+        status = input_has(m->model, m->loose[i].pack) ? leave_apart(m, m->loose + i, n)
+                                                       : put_together(m, m->loose + i, n);
     }
     return status;
 }
@@ -420,20 +491,21 @@ static bool differs(const struct input_model *model, const struct input_model *d
     return false;
 }
 
-static int meet(struct arena *arena, struct input_model *model, const struct input_model *donor)
+static int meet(struct arena *arena, struct input_model *model, const struct input_model *donor,
+                struct err *err)
 {
-    struct meeting m = {.arena = arena, .model = model};
+    struct meeting m = {.arena = arena, .model = model, .donor = donor, .err = err};
     int status = list_kinds(arena, donor, &m.kinds);
 
     for (size_t i = 0; i < model->n_names && status == 0; i++)
-        status = meet_name(&m, donor, model->names[i]);
+        status = meet_name(&m, model->names[i]);
     if (status == 0)
         status = put_all_together(&m);
     return status || !m.changed ? status : finish(&m);
 }
 
 int input_meet(struct arena *arena, struct input_model *model, const struct input_model *donor,
-               struct input_model **out)
+               struct input_model **out, struct err *err)
 {
     int status = 0;
 
@@ -443,7 +515,7 @@ int input_meet(struct arena *arena, struct input_model *model, const struct inpu
     if (model->met_with != donor) {
         model->met_as = model;
         if (differs(model, donor))
-            status = meet(arena, model, donor);
+            status = meet(arena, model, donor, err);
         model->met_with = status ? NULL : donor;
     }
     *out = model->met_as;

@@ -12,9 +12,11 @@
 #include "inputs.h"
 
 /* `model` in the layout of `donor`; *out is the model itself where nothing differs. Layers and experts that
- * the donor lacks follow those it has. 0 or -ENOMEM. */
+ * the donor lacks follow those it has. Experts that should meet and cannot are an error, for what is left
+ * apart would be served twice, from one model each: some are missing or unlike the others, or there are more
+ * in a pack than the donor has. 0, -EINVAL with err, or -ENOMEM. */
 int input_meet(struct arena *arena, struct input_model *model, const struct input_model *donor,
-               struct input_model **out);
+               struct input_model **out, struct err *err);
 
 enum met_kind { MET_SAME, MET_PART, MET_PACK };
 

@@ -10,6 +10,7 @@
 #include "jsontree.h"
 #include "shard_index.h"
 #include "side_files.h"
+#include "text.h"
 
 static const char single_name[] = "model.safetensors";
 static const char index_name[] = "model.safetensors.index.json";
@@ -318,8 +319,16 @@ int model_scaled(const struct model *model, const struct model_tensor *tensor, s
     const struct model_tensor *scale = NULL;
     int ret;
 
-    for (int i = 0; i < N_SCALE_TAILS && !scale && fp8_is(tensor->st.dtype); i++)
-        scale = named(model, tensor->st.name, strlen(tensor->st.name), scale_tails[i]);
+    for (int i = 0; i < N_SCALE_TAILS && fp8_is(tensor->st.dtype); i++) {
+        const struct model_tensor *found =
+            named(model, tensor->st.name, strlen(tensor->st.name), scale_tails[i]);
+        if (scale && found)
+            return err_set(err, -EINVAL,
+                           "%s: tensor \"%.200s\" has two sets of scales, \"%.200s\" and \"%.200s\": remove "
+                           "the one that is not meant",
+                           tensor->feed.source->path, tensor->st.name, scale->st.name, found->st.name);
+        scale = found ? found : scale;
+    }
     if (!scale)
         return 0;
     ret = fp8_feed_scaled(feed, &tensor->feed.feed, tensor->st.shape, tensor->st.ndim, &scale->feed.feed,
@@ -331,13 +340,10 @@ int model_scaled(const struct model *model, const struct model_tensor *tensor, s
 
 bool model_is_scale(const struct model *model, const char *name)
 {
-    size_t len = strlen(name);
-
     for (int i = 0; i < N_SCALE_TAILS; i++) {
-        size_t tail = strlen(scale_tails[i]);
         const struct model_tensor *of = NULL;
-        if (len > tail && strcmp(name + len - tail, scale_tails[i]) == 0)
-            of = named(model, name, len - tail, "");
+        if (ends_with(name, scale_tails[i]))
+            of = named(model, name, strlen(name) - strlen(scale_tails[i]), "");
         if (of && fp8_is(of->st.dtype))
             return true;
     }

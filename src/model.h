@@ -83,7 +83,8 @@ const struct model_tensor *model_tensor(const struct model *model, const char *n
 struct fp8_feed; /* fp8.h */
 
 /* The feed of an FP8 tensor that has scales, in the model's own type (config.json's, else bfloat16). 1: *feed
- * is filled in; 0: it is none; -EINVAL with err: the scales do not fit, which model_open has refused. */
+ * is filled in; 0: it is none; -EINVAL with err: the scales do not fit, or there are two sets of them, which
+ * model_open has refused. */
 int model_scaled(const struct model *model, const struct model_tensor *tensor, struct fp8_feed *feed,
                  struct err *err);
 /* Is this the name of an FP8 tensor's scales? */

@@ -475,8 +475,27 @@ static int list_side_files(struct builder *b)
     return status == -ENOMEM ? status : 0;
 }
 
+/* Give the inputs the donor's layout. 0, -EINVAL (reported) or -ENOMEM. */
+static int meet_inputs(struct builder *b, struct slice_inputs *const *slices, size_t n)
+{
+    struct err err;
+    int status = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        struct slice_inputs *s = slices[i];
+        for (unsigned m = 0; m < s->n && status == 0; m++) {
+            status = input_meet(&b->arena, s->models[m], b->donor, &s->models[m], &err);
+            if (status == -EINVAL)
+                say(b, SEVERITY_ERROR, s->sources[m] ? s->sources[m]->model.at : b->doc->method_at, "%s",
+                    err.text);
+        }
+    }
+    return status;
+}
+
 static int plan_slices_of(struct builder *b, struct slice_inputs *const *slices, size_t n)
 {
+    int status;
     struct plan *plan = b->plan;
 
     b->donor = b->doc->base_model ? open_ref(b, b->doc->base_model) : slices[0]->models[0];
@@ -485,12 +504,9 @@ static int plan_slices_of(struct builder *b, struct slice_inputs *const *slices,
     plan->donor = b->donor->disk ? b->donor->disk : b->donor->stage->donor;
     if (!b->doc->name && list_side_files(b))
         return say_memory(b);
-    for (size_t i = 0; i < n; i++) {
-        for (unsigned m = 0; m < slices[i]->n; m++) {
-            if (input_meet(&b->arena, slices[i]->models[m], b->donor, &slices[i]->models[m]))
-                return say_memory(b);
-        }
-    }
+    status = meet_inputs(b, slices, n);
+    if (status)
+        return status == -EINVAL ? 0 : say_memory(b);
     plan->cost = cost_of(slices, n, &plan->depth);
     if (plan->cost > COST_MAX || plan->depth > DEPTH_MAX)
         say(b, SEVERITY_ERROR, b->doc->at,

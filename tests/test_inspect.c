@@ -122,6 +122,32 @@ static void test_changes_that_survive(void **state)
     drop(&o);
 }
 
+/* By rounded values ties chooses other elements than by exact ones, so the two cannot be compared. */
+static void test_changes_of_chosen_elements(void **state)
+{
+    static const char ties[] = "merge_method: ties\nbase_model: one\n"
+                               "models: [{model: two, parameters: {weight: 1, density: 0.5}}]\n"
+                               "parameters: {normalize: false}\n";
+    char text[512];
+    struct opened o = inspect(ties);
+
+    (void)state;
+    assert_int_equal(o.report.n, 0);
+    assert_null(strstr(o.text, "% survives"));
+    assert_non_null(strstr(o.text,
+                           "how much of the merged change survives rounding is not known for 1 tensors: "
+                           "ties chooses elements by values rounded to bfloat16"));
+    drop(&o);
+    snprintf(text, sizeof(text), "%sdtype: float32\nout_dtype: bfloat16\n", ties);
+    o = inspect(text);
+    assert_non_null(strstr(o.text, "of the merged change 100.0 % survives rounding to bfloat16"));
+    assert_null(strstr(o.text, "is not known"));
+    drop(&o);
+    o = inspect(TASK("next", "0.75")); /* of a step, served as a whole one */
+    assert_non_null(strstr(o.text, "of the merged change 100.0 % survives"));
+    drop(&o);
+}
+
 static void test_dead_donors(void **state)
 {
     struct opened o = inspect(TASK("same", "1"));
@@ -202,6 +228,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_integers_are_compared_at_once),
         cmocka_unit_test(test_changes_that_survive),
+        cmocka_unit_test(test_changes_of_chosen_elements),
         cmocka_unit_test(test_dead_donors),
         cmocka_unit_test(test_nan_and_infinities),
         cmocka_unit_test(test_a_file_that_was_cut),

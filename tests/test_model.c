@@ -369,6 +369,12 @@ static void test_fp8_scales(void **state)
     snprintf(json, sizeof(json), with, "", "I32");
     put_weights("m/model.safetensors", json, 6);
     expect_refusal(-EINVAL, "tensor \"w\": scales of type I32 are not understood");
+    put_weights("m/model.safetensors",
+                "{\"w\":{\"dtype\":\"F8_E4M3\",\"shape\":[2],\"data_offsets\":[0,2]},"
+                "\"w_scale\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[2,6]},"
+                "\"w_scale_inv\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[6,10]}}",
+                10);
+    expect_refusal(-EINVAL, "tensor \"w\" has two sets of scales, \"w_scale\" and \"w_scale_inv\"");
 }
 
 static void expect_files(const char *expected)

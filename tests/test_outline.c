@@ -1,6 +1,8 @@
 /* Structures: layouts that meet, modules, FP8, and warnings about all that. */
 #include "planned.h"
 
+#include "inputs.h"
+
 #include "fail_alloc.h"
 
 enum { EXPERTS = 3 };
@@ -141,26 +143,115 @@ static void test_stages_meet_too(void **state)
     drop(&p);
 }
 
-/* Experts that are not all there, or not alike, stay as they are. */
-static void test_packs_that_cannot_be_made(void **state)
+#define DOWN(expert) "model.layers.0.mlp.experts." expert ".down_proj.weight"
+
+/* Two or more inputs of the same experts, some apart: left as they are they would be served twice. */
+static void test_experts_that_cannot_be_packed(void **state)
 {
+    static const char *const text = LINEAR("packed", "few");
     struct put_tensor few[] = {
-        {"model.layers.0.mlp.experts.0.down_proj.weight", DTYPE_BF16, 2, {3, 2}, 1},
-        {"model.layers.0.mlp.experts.2.down_proj.weight", DTYPE_BF16, 2, {3, 2}, 1},
-        {"model.layers.1.mlp.experts.0.down_proj.weight", DTYPE_BF16, 2, {3, 2}, 1},
-        {"model.layers.1.mlp.experts.1.down_proj.weight", DTYPE_F32, 2, {3, 2}, 1},
-        {"model.layers.1.mlp.experts.01.down_proj.weight", DTYPE_F32, 2, {3, 2}, 1},
+        {DOWN("0"), DTYPE_BF16, 2, {3, 2}, 1},
+        {DOWN("1"), DTYPE_BF16, 2, {3, 2}, 1},
+        {DOWN("2"), DTYPE_BF16, 2, {3, 2}, 1},
+        {"model.layers.0.block_sparse_moe.experts.1.w2.weight", DTYPE_BF16, 2, {3, 2}, 1},
+    };
+    struct put_tensor halves[] = {
+        {"model.layers.1.mlp.experts.0.gate_proj.weight", DTYPE_BF16, 2, {2, 3}, 1},
+        {"model.layers.1.mlp.experts.0.up_proj.weight", DTYPE_BF16, 2, {2, 3}, 1},
+        {"model.layers.1.mlp.experts.1.gate_proj.weight", DTYPE_BF16, 2, {2, 3}, 1},
+    };
+
+    (void)state;
+    put_text("few/config.json", "{\"num_hidden_layers\": 2}");
+    put_shard("few/model.safetensors", few, 4);
+    BAD(text, "m.yml:3:35: few: `model.layers.0.", "` are the same part of one expert");
+    few[3].name = DOWN("4"); /* 3 is the first that is missing */
+    put_shard("few/model.safetensors", few, 4);
+    BAD(text, "few lacks `" DOWN("3") "`: without it the experts cannot be packed into "
+                                      "`model.layers.0.mlp.experts.down_proj`, as packed has them");
+    put_shard("few/model.safetensors", few + 1, 2);
+    BAD(text, "few lacks `" DOWN("0") "`");
+    few[1].dtype = DTYPE_F32;
+    put_shard("few/model.safetensors", few, 3);
+    BAD(text, "few: `" DOWN("0") "` and `" DOWN("1") "` are not matrices of one type and shape");
+    put_shard("few/model.safetensors", halves, 3);
+    BAD(text, "few lacks `model.layers.1.mlp.experts.1.up_proj.weight`");
+}
+
+/* Parts next to the pack they would be in, and names that are no part's, stay as they are. */
+static void test_experts_that_need_no_pack(void **state)
+{
+    struct put_tensor both[] = {
+        {DOWN("0"), DTYPE_BF16, 2, {3, 2}, 1},
+        {DOWN("01"), DTYPE_BF16, 2, {3, 2}, 1},
+        {"model.layers.0.mlp.experts.down_proj", DTYPE_BF16, 3, {EXPERTS, 3, 2}, 1},
+        {"model.layers.1.mlp.gate.weight", DTYPE_BF16, 2, {EXPERTS, 3}, 1},
     };
     struct planned p;
 
     (void)state;
-    put_shard("few/model.safetensors", few, 5);
-    put_text("few/config.json", "{\"num_hidden_layers\": 2}");
-    p = good(LINEAR("packed", "few"));
-    for (size_t i = 0; i < 5; i++)
-        assert_int_equal(tensor(&p, few[i].name)->recipe.n_inputs, 1);
-    assert_int_equal(tensor(&p, "model.layers.0.mlp.experts.down_proj")->recipe.n_inputs, 1);
+    put_shard("both/model.safetensors", both, 4);
+    put_text("both/config.json", "{\"num_hidden_layers\": 2}");
+    p = good(LINEAR("packed", "both"));
+    assert_int_equal(tensor(&p, DOWN("0"))->recipe.n_inputs, 1);
+    assert_int_equal(tensor(&p, DOWN("01"))->recipe.n_inputs, 1);
+    assert_int_equal(tensor(&p, "model.layers.0.mlp.experts.down_proj")->recipe.n_inputs, 2);
     drop(&p);
+}
+
+static void test_packs_that_cannot_be_taken_apart(void **state)
+{
+    static const char *const text = LINEAR("qwen", "odd");
+    struct put_tensor odd = {"model.layers.0.mlp.experts.gate_up_proj", DTYPE_BF16, 3, {65536, 2, 0}, 1};
+
+    (void)state;
+    put_text("odd/config.json", "{\"num_hidden_layers\": 2}");
+    put_shard("odd/model.safetensors", &odd, 1);
+    BAD(text,
+        "m.yml:3:33: odd: `model.layers.0.mlp.experts.gate_up_proj` does not hold experts in a shape that "
+        "is understood, and qwen has each of them apart");
+    odd.shape[0] = 0;
+    odd.shape[2] = 3;
+    put_shard("odd/model.safetensors", &odd, 1);
+    BAD(text, "does not hold experts in a shape that is understood");
+    odd.shape[0] = EXPERTS;
+    odd.shape[1] = 3; /* no two halves */
+    put_shard("odd/model.safetensors", &odd, 1);
+    BAD(text, "does not hold experts in a shape that is understood");
+    odd.shape[0] = EXPERTS + 1;
+    odd.shape[1] = 4;
+    put_shard("odd/model.safetensors", &odd, 1);
+    BAD(text, "odd: `model.layers.0.mlp.experts.gate_up_proj` holds 4 experts, and qwen has no more than 3");
+}
+
+/* Nothing but the sizes declared needs memory: with a donor of that many experts, too, there is an end. */
+static void test_packs_of_very_many_experts(void **state)
+{
+    struct put_tensor last = {DOWN("99999"), DTYPE_BF16, 2, {1, 1}, 1};
+    struct put_tensor packs[3] = {
+        {"model.layers.0.mlp.experts.down_proj", DTYPE_U8, 3, {100000, 1, 1}, 1},
+        {"model.layers.1.mlp.experts.down_proj", DTYPE_U8, 3, {100000, 1, 1}, 1},
+        {"model.layers.2.mlp.experts.down_proj", DTYPE_U8, 3, {100000, 1, 1}, 1},
+    };
+
+    (void)state;
+    put_text("last/config.json", "{\"num_hidden_layers\": 2}");
+    put_shard("last/model.safetensors", &last, 1);
+    put_text("packs/config.json", "{\"num_hidden_layers\": 2}");
+    put_shard("packs/model.safetensors", packs, 3);
+    BAD(LINEAR("last", "packs"), "packs: `model.layers.2.mlp.experts.down_proj` and the packs before it hold "
+                                 "more than 262144 tensors");
+}
+
+static void test_heads_are_whole_components(void **state)
+{
+    (void)state;
+    assert_true(is_head("lm_head.weight"));
+    assert_true(is_head("model.lm_head.weight"));
+    assert_false(is_head("film_head.weight"));
+    assert_false(is_head("head.weight"));
+    assert_true(has_vocabulary("shared.weight"));
+    assert_false(has_vocabulary("unshared.weight"));
 }
 
 /* ---- parts of multimodal and encoder-decoder models */
@@ -417,7 +508,11 @@ int main(void)
         cmocka_unit_test(test_experts_that_meet_are_packed),
         cmocka_unit_test(test_experts_that_meet_are_unpacked),
         cmocka_unit_test(test_stages_meet_too),
-        cmocka_unit_test(test_packs_that_cannot_be_made),
+        cmocka_unit_test(test_experts_that_cannot_be_packed),
+        cmocka_unit_test(test_experts_that_need_no_pack),
+        cmocka_unit_test(test_packs_that_cannot_be_taken_apart),
+        cmocka_unit_test(test_packs_of_very_many_experts),
+        cmocka_unit_test(test_heads_are_whole_components),
         cmocka_unit_test(test_both_stacks_have_their_gradients),
         cmocka_unit_test(test_modules_of_a_multimodal_model),
         cmocka_unit_test(test_modules_of_an_encoder_decoder),

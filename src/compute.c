@@ -330,17 +330,15 @@ static void compute_tile(const struct job *job, uint64_t first, size_t at, size_
 static bool compute_packed(const struct job *job, uint64_t first, size_t n, unsigned char *out)
 {
     const struct merge *merge = &job->recipe->merge;
-    struct packed_tile tile = {first,
-                               n,
-                               job->packed_in,
-                               out + (first - job->first) * element_size(merge->result),
-                               job->packed_temp,
-                               job->scalars};
+    struct packed_tile tile = {.first = first, .n = n, .in = job->packed_in};
 
     if (!job->packed)
         return false;
     for (unsigned i = 0; i < job->recipe->n_inputs; i++)
         job->packed_in[i] = job->raw[i];
+    tile.out = out + (first - job->first) * element_size(merge->result);
+    tile.inputs = job->packed_temp;
+    tile.scalars = job->scalars;
     return merge->method->run_packed(merge, job->kernels, &tile);
 }
 

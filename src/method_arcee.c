@@ -12,16 +12,14 @@
  * types, then of the 16 low bits below each of the three. D is kept for rows that are long, which are few,
  * and computed each time for others. */
 #include "norm.h"
+#include "row_limit.h"
 
-#include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
 enum {
     QUARTILES = 3,
     BINS = 65536,
-    ROW_LIMIT = 1 << 19, /* elements: workers hold whole rows */
-    ROW_KEPT = 256,      /* of rows at least as long, D is kept */
+    ROW_KEPT = 256, /* of rows at least as long, D is kept */
 };
 enum { HIGH, LOW, BASE_HIGH, BASE_LOW, N_TEMPS }; /* temp: of e^x and e^base */
 
@@ -190,19 +188,12 @@ static void add_low(const struct merge *merge, const struct kernels *kernels, co
                 bins[q * BINS + (keys[i] & 0xffff)]++;
 }
 
-/* The bin, of those from `first` on, that holds the element of a rank; *rank: then within it. */
-static uint32_t find(const struct blocks *blocks, size_t first, uint64_t *rank)
+/* The bin of bins number `set` that holds the element of a rank; *rank: then within it. */
+static uint32_t find(const struct blocks *blocks, size_t set, uint64_t *rank)
 {
-    uint32_t bin = 0;
+    struct histogram histogram = {blocks, set * BINS * sizeof(uint32_t), BINS};
 
-    for (;; bin++) {
-        uint64_t count = 0;
-        for (size_t i = 0; i < blocks->n; i++)
-            count += ((const uint32_t *)(const void *)(blocks->accs + i * blocks->acc_size))[first + bin];
-        if (*rank < count || bin == BINS - 1)
-            return bin;
-        *rank -= count;
-    }
+    return histogram_find(&histogram, false, rank);
 }
 
 static void set_threshold(const struct merge *merge, struct state *s, const uint32_t keys[QUARTILES])
@@ -233,7 +224,7 @@ static void finish_low(const struct merge *merge, void *state, const struct bloc
     uint32_t keys[QUARTILES];
 
     for (unsigned q = 0; q < QUARTILES; q++)
-        keys[q] = s->high[q] << 16 | find(blocks, q * BINS, &s->rank[q]);
+        keys[q] = s->high[q] << 16 | find(blocks, q, &s->rank[q]);
     set_threshold(merge, s, keys);
 }
 
@@ -261,12 +252,7 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
 
 static int check(const struct merge *merge, struct err *err)
 {
-    if (row_length(merge) <= ROW_LIMIT)
-        return 0;
-    return err_set(err, -EINVAL,
-                   "arcee_fusion takes rows of up to %d elements, and these have %" PRIu64
-                   "; leave the tensor to the base with `modules:`, or use another method",
-                   ROW_LIMIT, row_length(merge));
+    return row_limit_check(merge, row_length(merge), err);
 }
 
 static const struct method_stats stats = {state_size, next, NULL};

@@ -137,9 +137,9 @@ static void tangent_mean(struct points *p, double weight)
     double along = 0;
 
     for (unsigned i = 0; i < p->n; i++) {
-        double dot = clamp1(dot_unit(p, p->mean, i)), angle = acos(dot);
+        double dot = clamp1(dot_unit(p, p->mean, i)), angle = scalar_acos(dot);
         bool counts = p->norms[i] > p->tol && !(angle < p->tol);
-        p->tangent[i] = counts ? weight * (angle / sin(angle)) : 0;
+        p->tangent[i] = counts ? weight * (angle / scalar_sin(angle)) : 0;
         along += p->tangent[i] * dot;
     }
     for (unsigned i = 0; i < p->n; i++)
@@ -149,14 +149,16 @@ static void tangent_mean(struct points *p, double weight)
 /* One step; false: the mean is where it should be. */
 static bool step(struct points *p, double weight)
 {
-    double len, unit;
+    double len, unit, cosine, sine;
 
     tangent_mean(p, weight);
     len = length(p, p->tangent);
     if (len < p->tol)
         return false;
+    cosine = scalar_cos(len);
+    sine = scalar_sin(len);
     for (unsigned i = 0; i < p->n; i++)
-        p->mean[i] = cos(len) * p->mean[i] + sin(len) / len * p->tangent[i];
+        p->mean[i] = cosine * p->mean[i] + sine / len * p->tangent[i];
     unit = length(p, p->mean);
     if (unit > p->tol)
         scale(p, p->mean, 1 / unit);
@@ -181,7 +183,7 @@ static void finish_gram(const struct merge *merge, void *state, const struct blo
     bool more;
 
     for (size_t i = 0; i < norm_pairs(p.n); i++)
-        p.gram[i] = norm_fold(blocks, i);
+        p.gram[i] = blocks_sum(blocks, i);
     make_units(&p);
     more = begin(&p);
     for (unsigned i = 0; i < p.n; i++)

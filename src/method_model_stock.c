@@ -86,7 +86,7 @@ static float *const *deltas_of(const struct merge *merge, const struct kernels *
 
 static size_t state_size(const struct merge *merge)
 {
-    return row_length(merge) > 1 ? 0 : (size_t)vectors_of(merge).n * sizeof(struct share);
+    return norm_is_kept(vectors_of(merge)) ? (size_t)vectors_of(merge).n * sizeof(struct share) : 0;
 }
 
 static size_t gram_size(const struct merge *merge)
@@ -124,10 +124,10 @@ static double sum_cosines(const struct merge *merge, const struct blocks *blocks
     double sum = 0;
 
     for (unsigned i = 0; i < k; i++) {
-        double a = norm_fold(blocks, gram + norm_pair(k, i, i));
+        double a = blocks_sum(blocks, gram + norm_pair(k, i, i));
         for (unsigned j = i + 1; j < k; j++)
-            sum += cosine(merge, a, norm_fold(blocks, gram + norm_pair(k, j, j)),
-                          norm_fold(blocks, gram + norm_pair(k, i, j)));
+            sum += cosine(merge, a, blocks_sum(blocks, gram + norm_pair(k, j, j)),
+                          blocks_sum(blocks, gram + norm_pair(k, i, j)));
     }
     return sum;
 }

@@ -108,7 +108,7 @@ static void set_weights(const struct merge *merge, struct points p)
 static void set_norms(const struct merge *merge, struct points p, const struct blocks *blocks)
 {
     for (unsigned i = 0; i < p.n; i++) {
-        p.norms[i] = norm_round(merge, sqrt(norm_fold(blocks, norm_pair(p.n, i, i))));
+        p.norms[i] = norm_round(merge, sqrt(blocks_sum(blocks, norm_pair(p.n, i, i))));
         p.divisors[i] = norm_round(merge, (double)(p.norms[i] + eps(merge)));
         if (p.divisors[i] == 0)
             p.divisors[i] = INFINITY;
@@ -129,7 +129,7 @@ static double dot_sum(struct points p, const struct blocks *blocks, unsigned i)
     double sum = 0;
 
     for (unsigned j = 0; j < p.n; j++) {
-        double dot = norm_fold(blocks, i < j ? norm_pair(p.n, i, j) : norm_pair(p.n, j, i));
+        double dot = blocks_sum(blocks, i < j ? norm_pair(p.n, i, j) : norm_pair(p.n, j, i));
         sum += (double)p.w[j] * dot / ((double)p.divisors[i] * (double)p.divisors[j]);
     }
     return sum;
@@ -180,7 +180,7 @@ static double exact_square(const struct merge *merge, const struct blocks *block
 
     for (unsigned i = 0; i < k; i++)
         for (unsigned j = 0; j < k; j++)
-            square += w[i] * w[j] * norm_fold(blocks, norm_pair(k, i < j ? i : j, i < j ? j : i));
+            square += w[i] * w[j] * blocks_sum(blocks, norm_pair(k, i < j ? i : j, i < j ? j : i));
     return square;
 }
 
@@ -192,7 +192,7 @@ static void finish_exact(const struct merge *merge, void *state, const struct bl
 
     s->all_zero = true;
     for (unsigned i = 0; i < k; i++) {
-        double n = sqrt(norm_fold(blocks, norm_pair(k, i, i)));
+        double n = sqrt(blocks_sum(blocks, norm_pair(k, i, i)));
         coefs[i] = exact_weight(merge, i) / (n + merge->shared[EPS]);
         norm += n * exact_weight(merge, i);
         s->all_zero = s->all_zero && n == 0;
@@ -201,7 +201,8 @@ static void finish_exact(const struct merge *merge, void *state, const struct bl
     n_mean = n_mean < 0 ? 0 : sqrt(n_mean);
     s->linear = n_mean < merge->shared[EPS] || n_mean == 0;
     for (unsigned i = k; i-- > 0;) { /* downwards: from the donors' places to the inputs' */
-        double c = s->linear ? exact_weight(merge, i) : coefs[i] / n_mean * cos(merge->shared[EPS]) * norm;
+        double c =
+            s->linear ? exact_weight(merge, i) : coefs[i] / n_mean * scalar_cos(merge->shared[EPS]) * norm;
         coefs[norm_donor(merge, i)] = c;
         sum += c;
     }
@@ -302,9 +303,9 @@ static bool agrees(float *assumed, float measured)
 static void set_result(const struct merge *merge, struct state *state, double square)
 {
     float n = norm_round(merge, (double)(norm_round(merge, sqrt(square)) + eps(merge)));
-    float sine = norm_round(merge, sin((double)n));
+    float sine = norm_round(merge, scalar_sin((double)n));
 
-    state->cosine = norm_round(merge, cos((double)n));
+    state->cosine = norm_round(merge, scalar_cos((double)n));
     state->sine = n == 0 ? 1 : norm_round(merge, (double)(sine / n));
 }
 
@@ -312,16 +313,16 @@ static void finish_sphere(const struct merge *merge, void *state, const struct b
 {
     struct state *s = state;
     struct points p = points_of(merge, s);
-    float n_mean = norm_round(merge, sqrt(norm_fold(blocks, 0)));
+    float n_mean = norm_round(merge, sqrt(blocks_sum(blocks, 0)));
     double shorter = (double)s->n_mean / (double)n_mean; /* what the dots were measured with */
     bool same = true, same_mean = agrees(&s->n_mean, n_mean);
 
     s->linear = n_mean < norm_round(merge, merge->shared[EPS]) || n_mean == 0;
     for (unsigned i = 0; i < p.n; i++) {
-        double dot = norm_fold(blocks, 2 + i);
+        double dot = blocks_sum(blocks, 2 + i);
         same = agrees(&p.dots[i], norm_round(merge, same_mean ? dot : dot * shorter)) && same;
     }
-    set_result(merge, s, norm_fold(blocks, 1));
+    set_result(merge, s, blocks_sum(blocks, 1));
     s->settled = s->linear || (same_mean && same);
 }
 

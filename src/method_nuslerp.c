@@ -50,7 +50,7 @@ static float norm_of(const struct merge *merge, double square)
 
 static float sine(const struct merge *merge, float x)
 {
-    return norm_round(merge, sin((double)x));
+    return norm_round(merge, scalar_sin((double)x));
 }
 
 static struct coefs coefs_of(const struct merge *merge, double dot)
@@ -61,7 +61,7 @@ static struct coefs coefs_of(const struct merge *merge, double dot)
     square = norm_round(merge, (double)(c * c));
     if (norm_round(merge, (double)(1 - square)) <= norm_round(merge, 1e-16))
         return (struct coefs){rest, t, 1, {0}};
-    angle = norm_round(merge, acos((double)c));
+    angle = norm_round(merge, scalar_acos((double)c));
     return (struct coefs){sine(merge, norm_round(merge, (double)(rest * angle))),
                           sine(merge, norm_round(merge, (double)(t * angle))),
                           sine(merge, angle),
@@ -76,8 +76,9 @@ static struct coefs exact_coefs(const struct merge *merge, double aa, double ab,
     c = c < -1 ? -1 : c > 1 ? 1 : c;
     if (1 - c * c <= 1e-16)
         return (struct coefs){.exact = {1 - t, t}};
-    angle = acos(c);
-    return (struct coefs){.exact = {sin((1 - t) * angle) / sin(angle), sin(t * angle) / sin(angle)}};
+    angle = scalar_acos(c);
+    return (struct coefs){.exact = {scalar_sin((1 - t) * angle) / scalar_sin(angle),
+                                    scalar_sin(t * angle) / scalar_sin(angle)}};
 }
 
 /* Donor k of a tile, or its delta, which goes to temp[k]. */
@@ -96,7 +97,7 @@ static const float *side(const struct merge *merge, const struct kernels *kernel
 
 static size_t state_size(const struct merge *merge)
 {
-    return row_length(merge) > 1 ? 0 : (size_t)vectors_of(merge).n * sizeof(struct coefs);
+    return norm_is_kept(vectors_of(merge)) ? (size_t)vectors_of(merge).n * sizeof(struct coefs) : 0;
 }
 
 static size_t norms_size(const struct merge *merge)
@@ -126,8 +127,8 @@ static void finish_norms(const struct merge *merge, void *state, const struct bl
     uint64_t n = vectors_of(merge).n;
 
     for (size_t i = 0; i < n; i++) {
-        coefs[i].a = norm_of(merge, norm_fold(blocks, 2 * i));
-        coefs[i].b = norm_of(merge, norm_fold(blocks, 2 * i + 1));
+        coefs[i].a = norm_of(merge, blocks_sum(blocks, 2 * i));
+        coefs[i].b = norm_of(merge, blocks_sum(blocks, 2 * i + 1));
     }
 }
 
@@ -168,8 +169,8 @@ static void finish_gram(const struct merge *merge, void *state, const struct blo
     uint64_t n = vectors_of(merge).n;
 
     for (size_t i = 0; i < n; i++)
-        coefs[i] = exact_coefs(merge, norm_fold(blocks, 3 * i), norm_fold(blocks, 3 * i + 1),
-                               norm_fold(blocks, 3 * i + 2));
+        coefs[i] = exact_coefs(merge, blocks_sum(blocks, 3 * i), blocks_sum(blocks, 3 * i + 1),
+                               blocks_sum(blocks, 3 * i + 2));
 }
 
 /* Each of n elements of x by the norm of its column. */
@@ -223,7 +224,7 @@ static void finish_dots(const struct merge *merge, void *state, const struct blo
     uint64_t n = vectors_of(merge).n;
 
     for (size_t i = 0; i < n; i++)
-        coefs[i] = coefs_of(merge, norm_fold(blocks, i));
+        coefs[i] = coefs_of(merge, blocks_sum(blocks, i));
 }
 
 static const struct pass *next(const struct merge *merge, const void *state, unsigned n_done)

@@ -4,6 +4,8 @@
  *     ram: out = r(b + r(sum r(d_i if count is 1, r(d_i / count) if more)))
  *     ramplus_tl: d_i of count 1 times 1 + r clamp(shared_i / max(lone_i, epsilon), 0, alpha), with shared_i
  * and lone_i a donor's live elements of count above 1 and of 1; from that product on all is float32 */
+#include "blocks.h"
+#include "scalar.h"
 #include "task.h"
 
 #include <math.h>
@@ -31,14 +33,6 @@ struct ram {
     const float *lone;  /* [n_donors], or NULL */
 };
 
-static float rounded(const struct kernels *kernels, enum round round, double value)
-{
-    float x = (float)value;
-
-    kernels->cast[round](&x, 1);
-    return x;
-}
-
 static void count_live(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                        float eps, float *count)
 {
@@ -65,7 +59,7 @@ static void run_with(const struct merge *merge, const struct kernels *kernels, c
                      enum round round, double epsilon, const float *lone)
 {
     struct task task = task_begin(merge, kernels, tile);
-    struct ram ram = {task.round, rounded(kernels, task.round, epsilon), tile->temp[COUNT], lone};
+    struct ram ram = {task.round, scalar_round(task.round, epsilon), tile->temp[COUNT], lone};
 
     count_live(merge, kernels, tile, ram.eps, tile->temp[COUNT]);
     task.round = round;
@@ -81,6 +75,7 @@ static void run_ram(const struct merge *merge, const struct kernels *kernels, co
 
 /* ---- ramplus_tl: how many elements a donor changes alone, and with others */
 
+/* Of one donor; read again as pairs of uint64_t. */
 struct census {
     uint64_t lone, shared;
 };
@@ -113,7 +108,7 @@ static void census_add(const struct merge *merge, const struct kernels *kernels,
                        void *acc)
 {
     enum round round = round_of(merge->work);
-    float eps = rounded(kernels, round, merge->shared[EPSILON]), *count = tile->temp[COUNT];
+    float eps = scalar_round(round, merge->shared[EPSILON]), *count = tile->temp[COUNT];
     struct census *censuses = acc;
 
     count_live(merge, kernels, tile, eps, count);
@@ -139,12 +134,7 @@ static void census_finish(const struct merge *merge, void *state, const struct b
     struct factors *factors = state;
 
     for (unsigned i = 0; i < task_donors(merge); i++) {
-        struct census sum = {0, 0};
-        for (size_t b = 0; b < blocks->n; b++) {
-            const char *at = blocks->accs + b * blocks->acc_size;
-            sum.lone += ((const struct census *)(const void *)at)[i].lone;
-            sum.shared += ((const struct census *)(const void *)at)[i].shared;
-        }
+        struct census sum = {blocks_count(blocks, 2 * i), blocks_count(blocks, 2 * i + 1)};
         factors->lone[i] = factor(merge, sum);
     }
     factors->known = true;

@@ -6,6 +6,7 @@
  * r(d_i^2)); w_i = r(w_i / r(sum w)), or r(1/N) where |sum| < 1e-6 the sign of r(sum d) is elected, zero
  * being positive; e_i = w_i where d_i has it, else 0 out = r(b + r(r(sum r(d_i e_i)) / max(r(sum e_i),
  * r(1e-6)))) */
+#include "blocks.h"
 #include "order.h"
 #include "task.h"
 
@@ -117,15 +118,6 @@ static void energies_add(const struct merge *merge, const struct kernels *kernel
     }
 }
 
-static double fold(const struct blocks *blocks, unsigned donor)
-{
-    double sum = 0;
-
-    for (size_t b = 0; b < blocks->n; b++)
-        sum += ((const double *)(const void *)(blocks->accs + b * blocks->acc_size))[donor];
-    return sum;
-}
-
 static struct energies *energies_of(const struct merge *merge, const void *state)
 {
     return (void *)((char *)(uintptr_t)state + order_size(n_series(merge)));
@@ -140,7 +132,7 @@ static void energies_finish(const struct merge *merge, void *state, const struct
     unsigned n = task_donors(merge);
 
     for (unsigned i = 0; i < n; i++)
-        w[i] = (float)(fold(blocks, i) / (double)merge->n);
+        w[i] = (float)(blocks_sum(blocks, i) / (double)merge->n);
     kernels->cast[round](w, n);
     sum = kernel_sum_scalars(w, n, round);
     kernels->cast[round](&sum, 1);

@@ -54,8 +54,8 @@ static void finish_norms(const struct merge *merge, void *state, const struct bl
     struct state *s = state;
 
     (void)merge;
-    s->na = norm_of(norm_fold(blocks, 0));
-    s->nb = norm_of(norm_fold(blocks, 1));
+    s->na = norm_of(blocks_sum(blocks, 0));
+    s->nb = norm_of(blocks_sum(blocks, 1));
 }
 
 static void add_dot(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
@@ -69,14 +69,14 @@ static void add_dot(const struct merge *merge, const struct kernels *kernels, co
 
 static float sine(float x)
 {
-    return (float)sin((double)x);
+    return (float)scalar_sin((double)x);
 }
 
 static void finish_dot(const struct merge *merge, void *state, const struct blocks *blocks)
 {
     struct state *s = state;
-    float dot = norm_at_most(norm_at_least((float)norm_fold(blocks, 0), -1), 1);
-    float t = (float)merge->shared[T], rest = 1 - t, angle = (float)acos((double)dot);
+    float dot = norm_at_most(norm_at_least((float)blocks_sum(blocks, 0), -1), 1);
+    float t = (float)merge->shared[T], rest = 1 - t, angle = (float)scalar_acos((double)dot);
 
     s->ca = rest;
     s->cb = t;
@@ -108,13 +108,13 @@ static void add_gram(const struct merge *merge, const struct kernels *kernels, c
 static void finish_gram(const struct merge *merge, void *state, const struct blocks *blocks)
 {
     struct state *s = state;
-    double na = sqrt(norm_fold(blocks, 0)), nb = sqrt(norm_fold(blocks, 2)), t = merge->shared[T];
-    double dot = norm_fold(blocks, 1) / ((na > 1e-8 ? na : 1) * (nb > 1e-8 ? nb : 1));
-    double angle = acos(dot < -1 ? -1 : dot > 1 ? 1 : dot);
+    double na = sqrt(blocks_sum(blocks, 0)), nb = sqrt(blocks_sum(blocks, 2)), t = merge->shared[T];
+    double dot = blocks_sum(blocks, 1) / ((na > 1e-8 ? na : 1) * (nb > 1e-8 ? nb : 1));
+    double angle = scalar_acos(dot < -1 ? -1 : dot > 1 ? 1 : dot);
     bool linear = fabs(dot) > 0.9995;
 
-    s->exact[merge->base] = linear ? 1 - t : sin((1 - t) * angle) / sin(angle);
-    s->exact[donor_of(merge)] = linear ? t : sin(t * angle) / sin(angle);
+    s->exact[merge->base] = linear ? 1 - t : scalar_sin((1 - t) * angle) / scalar_sin(angle);
+    s->exact[donor_of(merge)] = linear ? t : scalar_sin(t * angle) / scalar_sin(angle);
 }
 
 static const struct pass *next(const struct merge *merge, const void *state, unsigned n_done)

@@ -5,10 +5,7 @@ enum { ROW_MAX = 65536 };
 
 float norm_round(const struct merge *merge, double x)
 {
-    float y = (float)x;
-
-    kernels_best()->cast[round_of(merge->work)](&y, 1);
-    return y;
+    return scalar_round(round_of(merge->work), x);
 }
 
 bool norm_is_exact(const struct merge *merge)
@@ -24,15 +21,6 @@ unsigned norm_donors(const struct merge *merge)
 unsigned norm_donor(const struct merge *merge, unsigned donor)
 {
     return merge->base >= 0 && donor >= (unsigned)merge->base ? donor + 1 : donor;
-}
-
-double norm_fold(const struct blocks *blocks, size_t index)
-{
-    double sum = 0;
-
-    for (size_t i = 0; i < blocks->n; i++)
-        sum += ((const double *)(const void *)(blocks->accs + i * blocks->acc_size))[index];
-    return sum;
 }
 
 size_t norm_pairs(unsigned k)
@@ -61,12 +49,17 @@ struct norm_vectors norm_columns(const struct merge *merge)
 {
     uint64_t len = merge->ndim > 1 ? merge->shape[0] : merge->n;
 
-    return (struct norm_vectors){len ? merge->n / len : 0, len, merge->ndim > 1};
+    return (struct norm_vectors){len ? merge->n / len : 0, len, merge->ndim > 1 && len > 1};
+}
+
+bool norm_is_kept(struct norm_vectors vectors)
+{
+    return vectors.strided || vectors.n <= 1 || vectors.len > ROW_MAX;
 }
 
 uint64_t norm_row_length(struct norm_vectors vectors)
 {
-    return vectors.strided || vectors.n <= 1 || vectors.len > ROW_MAX ? 1 : vectors.len;
+    return norm_is_kept(vectors) ? 1 : vectors.len;
 }
 
 bool norm_next_part(struct norm_vectors vectors, const struct tile *tile, struct norm_part *part)

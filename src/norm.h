@@ -5,7 +5,9 @@
 
 #include <math.h>
 
+#include "blocks.h"
 #include "method.h"
+#include "scalar.h"
 
 /* x to float32, then to the working type. */
 float norm_round(const struct merge *merge, double x);
@@ -18,9 +20,6 @@ bool norm_is_exact(const struct merge *merge);
 unsigned norm_donors(const struct merge *merge);
 /* Index of a donor among the inputs. */
 unsigned norm_donor(const struct merge *merge, unsigned donor);
-
-/* Sum of number `index` of the blocks' accumulators, which are arrays of double. */
-double norm_fold(const struct blocks *blocks, size_t index);
 
 /* Of k vectors' Gram matrix, as the numbers (0, 0), (0, 1), ... (0, k-1), (1, 1) ...; i <= j. */
 size_t norm_pairs(unsigned k);
@@ -48,8 +47,10 @@ struct norm_vectors norm_whole(const struct merge *merge);   /* one */
 struct norm_vectors norm_rows(const struct merge *merge);    /* along the last dimension */
 struct norm_vectors norm_columns(const struct merge *merge); /* along the first */
 
-/* Vectors that are short enough are computed as they are needed, from tiles of whole rows; the numbers of
- * others are statistics. The method's row_length is this, 1 for the latter. */
+/* Are the numbers of vectors statistics, kept for each? Those of contiguous ones that are short enough are
+ * computed as they are needed, from tiles of whole rows: of short ones there are many. */
+bool norm_is_kept(struct norm_vectors vectors);
+/* method's row_length: 1 for any vectors that are kept, and for those of one element, which are not. */
 uint64_t norm_row_length(struct norm_vectors vectors);
 
 /* A part of a tile that lies in one contiguous vector. */

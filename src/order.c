@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "blocks.h"
+
 enum {
     BINS_16 = 1 << 15,  /* magnitudes of a 16-bit type; upper parts of float32's */
     BINS_LOW = 1 << 16, /* lower parts */
@@ -130,60 +132,14 @@ static void count_add(const struct merge *merge, const struct kernels *kernels, 
         count_one(two[0], tile->n);
 }
 
-/* The bins of one series or cut in all blocks. */
-struct histogram {
-    const struct blocks *blocks;
-    size_t offset; /* bytes within an accumulator */
-    uint32_t n;
-};
-
-static const uint32_t *block_bins(const struct histogram *histogram, size_t block)
-{
-    const struct blocks *blocks = histogram->blocks;
-
-    return (const uint32_t *)(const void *)(blocks->accs + block * blocks->acc_size + histogram->offset);
-}
-
-enum { FOLD = 256 }; /* bins added up at a time */
-
-static void fold_bins(const struct histogram *histogram, uint32_t first, uint64_t out[FOLD])
-{
-    memset(out, 0, FOLD * sizeof(*out));
-    for (size_t b = 0; b < histogram->blocks->n; b++) {
-        const uint32_t *bins = block_bins(histogram, b) + first;
-        for (uint32_t i = 0; i < FOLD; i++)
-            out[i] += bins[i];
-    }
-}
-
-/* The bin that holds the element after `rank` others, and *before, the elements in the bins before it. There
- * is one. */
-static uint32_t find_bin(const struct histogram *histogram, uint64_t rank, bool descending, uint64_t *before)
-{
-    uint64_t counts[FOLD], sum = 0;
-
-    for (uint32_t i = 0; i < histogram->n; i++) {
-        uint32_t bin = descending ? histogram->n - 1 - i : i;
-        if (i % FOLD == 0)
-            fold_bins(histogram, bin / FOLD * FOLD, counts);
-        if (sum + counts[bin % FOLD] > rank) {
-            *before = sum;
-            return bin;
-        }
-        sum += counts[bin % FOLD];
-    }
-    *before = sum;
-    return histogram->n - 1;
-}
-
 /* The block in which the skip-th element of a bin is. */
 static void find_block(const struct histogram *histogram, uint32_t bin, struct cut *cut)
 {
     const struct blocks *blocks = histogram->blocks;
     size_t block = 0;
 
-    while (block + 1 < blocks->n && block_bins(histogram, block)[bin] <= cut->skip)
-        cut->skip -= block_bins(histogram, block++)[bin];
+    while (block + 1 < blocks->n && histogram_bins(histogram, block)[bin] <= cut->skip)
+        cut->skip -= histogram_bins(histogram, block++)[bin];
     cut->from = blocks->first + block * blocks->size;
     cut->to = blocks->end - cut->from < blocks->size ? blocks->end : cut->from + blocks->size;
 }
@@ -214,11 +170,11 @@ static uint32_t key_of_bin(const struct merge *merge, uint32_t bin)
 
 static void cut_counted(const struct merge *merge, const struct histogram *histogram, struct cut *cut)
 {
-    uint64_t before;
-    uint32_t bin = find_bin(histogram, cut->rank, cut->descending, &before);
+    uint32_t bin;
 
+    cut->skip = cut->rank;
+    bin = histogram_find(histogram, cut->descending, &cut->skip);
     cut->key = key_of_bin(merge, bin);
-    cut->skip = cut->rank - before;
     if (merge->work == DTYPE_F32)
         return;
     find_block(histogram, bin, cut);
@@ -274,35 +230,6 @@ static size_t refine_size(const struct merge *merge)
     return group_end(0, GROUP_CUTS, n_cuts(merge)) * sizeof(struct refine_acc);
 }
 
-static void refine_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                       void *acc)
-{
-    const struct order *order = tile->stats;
-    struct refine_acc *accs = acc;
-    unsigned end = group_end(order->n_refined, GROUP_CUTS, n_cuts(merge));
-
-    for (unsigned c = order->n_refined; c < end; c++) {
-        const uint32_t *keys, upper = order->cuts[c].key;
-        if (!order->cuts[c].wanted)
-            continue;
-        keys = series_keys(merge, kernels, tile, c / ORDER_CUTS, 0);
-        for (size_t i = 0; i < tile->n; i++)
-            if (keys[i] >> 16 == upper)
-                accs[c - order->n_refined].bins[keys[i] & 0xffff]++;
-    }
-}
-
-static void refine_cut(const struct histogram *histogram, struct cut *cut)
-{
-    uint64_t before;
-    uint32_t bin = find_bin(histogram, cut->skip, cut->descending, &before);
-
-    cut->key = cut->key << 16 | bin;
-    cut->skip -= before;
-    find_block(histogram, bin, cut);
-    settle_index(cut);
-}
-
 static unsigned next_wanted(const struct order *order, unsigned first, unsigned n)
 {
     while (first < n && !order->cuts[first].wanted)
@@ -310,17 +237,56 @@ static unsigned next_wanted(const struct order *order, unsigned first, unsigned 
     return first;
 }
 
+/* The cuts of a pass: the next GROUP_CUTS wanted ones, whose accumulators are in this order. */
+struct cut_group {
+    unsigned n, cuts[GROUP_CUTS];
+};
+
+static struct cut_group next_cuts(const struct merge *merge, const struct order *order)
+{
+    struct cut_group group = {0};
+    unsigned n = n_cuts(merge), c = next_wanted(order, order->n_refined, n);
+
+    for (; c < n && group.n < GROUP_CUTS; c = next_wanted(order, c + 1, n))
+        group.cuts[group.n++] = c;
+    return group;
+}
+
+static void refine_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                       void *acc)
+{
+    const struct order *order = tile->stats;
+    struct cut_group group = next_cuts(merge, order);
+    struct refine_acc *accs = acc;
+
+    for (unsigned g = 0; g < group.n; g++) {
+        const uint32_t upper = order->cuts[group.cuts[g]].key,
+                       *keys = series_keys(merge, kernels, tile, group.cuts[g] / ORDER_CUTS, 0);
+        for (size_t i = 0; i < tile->n; i++)
+            if (keys[i] >> 16 == upper)
+                accs[g].bins[keys[i] & 0xffff]++;
+    }
+}
+
+static void refine_cut(const struct histogram *histogram, struct cut *cut)
+{
+    uint32_t bin = histogram_find(histogram, cut->descending, &cut->skip);
+
+    cut->key = cut->key << 16 | bin;
+    find_block(histogram, bin, cut);
+    settle_index(cut);
+}
+
 static void refine_finish(const struct merge *merge, void *state, const struct blocks *blocks)
 {
     struct order *order = state;
-    unsigned end = group_end(order->n_refined, GROUP_CUTS, n_cuts(merge));
+    struct cut_group group = next_cuts(merge, order);
 
-    for (unsigned c = order->n_refined; c < end; c++) {
-        struct histogram histogram = {blocks, (c - order->n_refined) * sizeof(struct refine_acc), BINS_LOW};
-        if (order->cuts[c].wanted)
-            refine_cut(&histogram, &order->cuts[c]);
+    for (unsigned g = 0; g < group.n; g++) {
+        struct histogram histogram = {blocks, g * sizeof(struct refine_acc), BINS_LOW};
+        refine_cut(&histogram, &order->cuts[group.cuts[g]]);
+        order->n_refined = group.cuts[g] + 1;
     }
-    order->n_refined = end;
 }
 
 /* ---- the index */

@@ -25,7 +25,7 @@ struct cut {
 };
 
 struct order {
-    unsigned n_counted, n_refined; /* series; cuts */
+    unsigned n_counted, n_refined; /* series; cuts, those that are not wanted included */
     struct cut cuts[];             /* [n_series][ORDER_CUTS], zeroed at the start */
 };
 

@@ -4,8 +4,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "blocks.h"
 #include "rank.h"
 #include "rng.h"
+#include "row_limit.h"
+#include "scalar.h"
 
 /* Behind the state's struct order. */
 struct norms {
@@ -170,14 +173,6 @@ static void prune_sorted(const struct merge *merge, const struct kernels *kernel
 
 /* ---- at random */
 
-static float rounded(const struct kernels *kernels, enum dtype work, double value)
-{
-    float x = (float)value;
-
-    kernels->cast[round_of(work)](&x, 1);
-    return x;
-}
-
 static uint32_t *words_of(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                           unsigned donor)
 {
@@ -190,8 +185,8 @@ static uint32_t *words_of(const struct merge *merge, const struct kernels *kerne
 static void prune_random(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                          unsigned donor, float *d)
 {
-    enum dtype type = merge->work == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
-    float p = rounded(kernels, type, donor_value(merge, donor, TASK_DENSITY));
+    enum round round = merge->work == DTYPE_BF16 ? ROUND_BF16 : ROUND_F32;
+    float p = scalar_round(round, donor_value(merge, donor, TASK_DENSITY));
 
     kernels->keep_random(d, words_of(merge, kernels, tile, donor), rng_limit(p), tile->n);
 }
@@ -271,8 +266,9 @@ void prune_delta(const struct merge *merge, const struct kernels *kernels, const
 
 /* ---- norms */
 
+/* Of one donor; read again as pairs of double. */
 struct norm_acc {
-    double before, after; /* of one donor */
+    double before, after;
 };
 
 static size_t norms_size(const struct merge *merge)
@@ -295,14 +291,13 @@ static void norms_add(const struct merge *merge, const struct kernels *kernels, 
     }
 }
 
-static float ratio_in(enum dtype type, double before, double after)
+static float ratio_in(enum round round, double before, double after)
 {
-    const struct kernels *kernels = kernels_best();
-    float b = rounded(kernels, type, before), a = rounded(kernels, type, after);
+    float b = scalar_round(round, before), a = scalar_round(round, after);
 
     if ((double)b < 1e-7 || (double)a < 1e-7)
         return 1;
-    return rounded(kernels, type, b / a);
+    return scalar_round(round, (double)(b / a));
 }
 
 /* float16 has no norm above 65504. */
@@ -315,7 +310,8 @@ static float scale_of(const struct merge *merge, double before, double after)
 {
     bool wide = merge->work == DTYPE_F16 && !sorts(merge);
 
-    return ratio_in(wide || overflows(merge, before, after) ? DTYPE_F32 : merge->work, before, after);
+    return ratio_in(wide || overflows(merge, before, after) ? ROUND_F32 : round_of(merge->work), before,
+                    after);
 }
 
 static void norms_finish(const struct merge *merge, void *state, const struct blocks *blocks)
@@ -324,13 +320,8 @@ static void norms_finish(const struct merge *merge, void *state, const struct bl
 
     norms->known = true;
     for (unsigned i = 0; i < task_donors(merge); i++) {
-        struct norm_acc sum = {0, 0};
-        for (size_t b = 0; b < blocks->n; b++) {
-            const char *at = blocks->accs + b * blocks->acc_size;
-            sum.before += ((const struct norm_acc *)(const void *)at)[i].before;
-            sum.after += ((const struct norm_acc *)(const void *)at)[i].after;
-        }
-        norms->scale[i] = keep_of(merge, i) == KEEP_SOME ? scale_of(merge, sum.before, sum.after) : 1;
+        double before = blocks_sum(blocks, 2 * i), after = blocks_sum(blocks, 2 * i + 1);
+        norms->scale[i] = keep_of(merge, i) == KEEP_SOME ? scale_of(merge, before, after) : 1;
     }
 }
 
@@ -376,10 +367,7 @@ static int check_ranked(const struct merge *merge, unsigned donor, struct err *e
             "density %g with epsilon %g: density - epsilon and density + epsilon must lie between 0 "
             "and 1, or density be 0 or 1",
             density, epsilon);
-    if (row_of(merge) > UINT32_MAX)
-        return err_set(err, -EINVAL, "rows of more than %u elements cannot be ranked: set density to 1",
-                       UINT32_MAX);
-    return 0;
+    return row_limit_check(merge, row_of(merge), err);
 }
 
 static int check_random(const struct merge *merge, unsigned donor, struct err *err)

@@ -291,6 +291,43 @@ static void test_rows(void **state)
     }
 }
 
+static size_t state_bytes(const struct made *made)
+{
+    return made->v.recipe.merge.method->stats->state_size(&made->v.recipe.merge);
+}
+
+/* Rows of one element (a convolution's weights by [out, in, 1], say) are many: nothing is kept of them, nor
+ * of columns of one. A tensor that is one such row has statistics, and gives the same. */
+static void test_rows_of_one(void **state)
+{
+    enum { ROWS = 3001 };
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct made *nu = made_new(&method_nuslerp, work_types[i], 3, 0, ROWS, 1);
+        struct made *columns = made_new(&method_nuslerp, work_types[i], 3, 0, 1, ROWS);
+        struct made *stock = made_new(&method_model_stock, work_types[i], 4, 0, ROWS, 1);
+        set_shared(nu, "nuslerp_flatten", 0);
+        set_shared(columns, "nuslerp_flatten", 0);
+        set_shared(columns, "nuslerp_row_wise", 1);
+        set_shared(stock, "filter_wise", 1);
+        assert_int_equal(state_bytes(nu), 0);
+        assert_int_equal(state_bytes(columns), 0);
+        assert_int_equal(state_bytes(stock), 0);
+        compute_alone(nu);
+        compute_alone(columns);
+        compute_alone(stock);
+        same_bytes(columns, nu->out, "columns of one element");
+        for (uint64_t r = 0; r < ROWS; r += 7) {
+            check_row(nu, r, "nuslerp_flatten", 1);
+            check_row(stock, r, "filter_wise", 0);
+        }
+        made_free(nu);
+        made_free(columns);
+        made_free(stock);
+    }
+}
+
 static void transpose(const unsigned char *in, unsigned char *out, uint64_t rows, uint64_t columns,
                       size_t size)
 {
@@ -652,6 +689,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_any_machine),
         cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_rows_of_one),
         cmocka_unit_test(test_columns),
         cmocka_unit_test(test_arcee),
         cmocka_unit_test(test_multislerp_untouched),

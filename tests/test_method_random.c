@@ -350,13 +350,46 @@ static void test_values_that_make_no_sense(void **state)
     assert_int_equal(check_values("della", 0, NULL, 0, &err), 0);
 }
 
+/* Of rows that workers would need too much memory for, the more the more models there are. */
+static void check_row_limit(const char *method, unsigned n_donors, uint64_t limit)
+{
+    const uint64_t one = 1;
+    struct sparse_case *c = plain_case(method, DTYPE_BF16, n_donors, 1, &one, 1);
+    struct merge *merge = &c->recipe.merge;
+    struct err err = {{0}};
+    char want[200];
+
+    case_set(c, "density", 0.5);
+    merge->n = c->shape[0] = limit;
+    assert_int_equal(merge->method->check(merge, &err), 0);
+    merge->n = c->shape[0] = limit + 1;
+    assert_int_equal(merge->method->check(merge, &err), -EINVAL);
+    snprintf(want, sizeof(want),
+             "%s of %u models takes rows of up to %zu elements, and these have %zu; leave the tensor to the "
+             "base with `modules:`, or use another method",
+             method, n_donors + 1, (size_t)limit, (size_t)limit + 1);
+    assert_string_equal(err.text, want);
+    case_set(c, "density", 1); /* nothing is ranked */
+    assert_int_equal(merge->method->check(merge, &err), 0);
+    merge->n = 1;
+    case_free(c);
+}
+
+static void test_row_limit(void **state)
+{
+    (void)state;
+    check_row_limit("della", 1, 5 * (1 << 20) / (1 + 5 + 2 * 3));
+    check_row_limit("della_linear", 2, 5 * (1 << 20) / (1 + 5 + 3 * 3));
+    check_row_limit("della", 8, 5 * (1 << 20) / (1 + 5 + 9 * 3));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dare_keeps_a_share),        cmocka_unit_test(test_rescale),
         cmocka_unit_test(test_masks_are_independent),     cmocka_unit_test(test_della_keeps_by_rank),
         cmocka_unit_test(test_della_at_the_edges),        cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_values_that_make_no_sense),
+        cmocka_unit_test(test_values_that_make_no_sense), cmocka_unit_test(test_row_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

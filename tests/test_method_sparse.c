@@ -182,6 +182,35 @@ static void test_order_of_many_donors(void **state)
     check_order("breadcrumbs", DTYPE_BF16, 8, 70000, few);
 }
 
+/* No two alike: 5 is odd, and the factor below 2^17. */
+static float all_different(uint64_t i, unsigned donor, unsigned seed)
+{
+    return 1 + (float)((i * (2 * donor + 5) + seed) % (1 << 17)) * 0x1p-23f;
+}
+
+/* How often the elements of a ties merge in float32 are read before its first one is known: once for the
+ * upper halves of the keys, then for four cuts at a time, of which ties has one a donor. */
+static void test_passes(void **state)
+{
+    static const unsigned donors[] = {1, 4, 5, 8};
+    const uint64_t n = 70000;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(donors) / sizeof(donors[0]); i++) {
+        struct sparse_case *c = case_new("ties", DTYPE_F32, donors[i], 1, &n, all_different, 1);
+        struct stats_counters counters;
+        struct bench bench;
+        case_set(c, "density", 0.3);
+        bench_init(&bench, kernels_best(), 2);
+        bench_prepare(&bench, &c->recipe, &c->slot);
+        stats_counters(bench.stats, &counters);
+        assert_int_equal(counters.bytes_read / (n * sizeof(float) * (donors[i] + 1)),
+                         1 + (donors[i] + 3) / 4);
+        bench_fini(&bench);
+        case_free(c);
+    }
+}
+
 /* Where a norm passes what float16 has, mergekit makes NaN; float32 does not. */
 static void test_rescale_in_float16(void **state)
 {
@@ -267,6 +296,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_order_of_equals),
         cmocka_unit_test(test_order_of_many_magnitudes),
         cmocka_unit_test(test_order_of_many_donors),
+        cmocka_unit_test(test_passes),
         cmocka_unit_test(test_rescale_in_float16),
         cmocka_unit_test(test_needs),
         cmocka_unit_test(test_a_failing_read),

@@ -183,6 +183,8 @@ static void run_exact(const struct merge *merge, const struct kernels *kernels, 
     for (unsigned i = 0; i < merge->n_inputs; i++)
         coefs[i] = (int)i == merge->base ? 1 - t : t / norm_donors(merge);
     kernels->combine[ROUND_F32](tile->in, coefs, merge->n_inputs, tile->out, part.at, part.n);
+    for (size_t i = part.at; i < part.at + part.n; i++)
+        tile->out[i] += 0.0f; /* the donors' mean begins with +0, so zeros of either sign come to +0 */
 }
 
 static void average(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)

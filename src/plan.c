@@ -221,14 +221,14 @@ static struct slice_inputs *open_slice(struct builder *b, const struct module *m
 static void check_donors(struct builder *b, const struct slice_inputs *s)
 {
     const struct method *m = b->method;
-    bool has_base = m->base != BASE_IGNORED && s->base >= 0;
+    bool has_base = m->base != BASE_IGNORED && s->base >= 0,
+         given = b->doc->base_model || s->slice->base_model;
     unsigned donors = s->n - has_base;
     const char *plural = m->min_donors > 1 ? "s" : "", *beside = has_base ? " beside the base" : "";
 
-    if (m->base == BASE_REQUIRED && s->base < 0)
-        say(b, SEVERITY_ERROR, b->doc->base_model ? s->slice->at : b->doc->method_at,
-            b->doc->base_model ? "%s needs the base model among the sources of every slice"
-                               : "%s needs a `base_model:`",
+    if (s->base < 0 && (m->base == BASE_REQUIRED || (m->base == BASE_OPTIONAL && given)))
+        say(b, SEVERITY_ERROR, given ? s->slice->at : b->doc->method_at,
+            given ? "%s needs the base model among the sources of every slice" : "%s needs a `base_model:`",
             m->name);
     else if (donors < m->min_donors)
         say(b, SEVERITY_ERROR, s->slice->at, "%s merges at least %u model%s%s; here are %u", m->name,

@@ -298,6 +298,9 @@ static void test_mistakes(void **state)
     BAD("merge_method: task_arithmetic\nbase_model: base\nparameters: {weight: 1}\nslices:\n"
         "- sources: [{model: a, layer_range: [0, 2]}]\n",
         "m.yml:5:3: task_arithmetic needs the base model among the sources of every slice");
+    BAD("merge_method: nuslerp\nbase_model: base\nparameters: {weight: 1}\nslices:\n"
+        "- sources: [{model: a, layer_range: [0, 2]}, {model: b, layer_range: [0, 2]}]\n",
+        "m.yml:5:3: nuslerp needs the base model among the sources of every slice");
     BAD("merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: ./nowhere}, {model: org/name}]\n",
         "./nowhere", "hf download org/name");
     BAD("merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: a+b}]\n",

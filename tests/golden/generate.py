@@ -41,7 +41,8 @@ METHODS = {
     "ramplus_tl": ("required", 1, 5, {"epsilon": ("G", spread(0.0, 0.05, 1e-5)), "r": ("G", spread(-0.5, 1.0)),
                                       "alpha": ("G", spread(0.0, 2.0))}),
     "slerp": ("required", 1, 1, {"t": ("G", spread(0.0, 1.0, 0.0, 1.0, 0.5))}),
-    "nuslerp": ("optional", 2, 2, {"weight": POSITIVE, "nuslerp_flatten": ("G", flag), "nuslerp_row_wise": ("G", flag)}),
+    "nuslerp": ("optional", 2, 2, {"weight": POSITIVE, "nuslerp_flatten": ("G", flag),
+                                   "nuslerp_row_wise": ("G", flag)}),
     "multislerp": ("optional", 1, 4, {"weight": POSITIVE, "normalize_weights": ("G", flag)}),
     "karcher": ("input", 1, 4, {"max_iter": ("G", lambda dice: dice.randrange(1, 20))}),
     "model_stock": ("required", 2, 5, {"filter_wise": ("G", flag)}),
@@ -194,8 +195,9 @@ def candidates(recipe: dict):
         if path[-1] not in ("merge_method", "model", "value", "sources", 0, 1) or isinstance(here, dict | list):
             yield without(recipe, path)
         if path[-1] == "sources" and here and here[0]["layer_range"][1] - here[0]["layer_range"][0] > 1:
-            shorter = [source | {"layer_range": [source["layer_range"][0], source["layer_range"][0] + 1]} for source in here]
-            yield instead(recipe, path, shorter)
+            firsts = [source["layer_range"][0] for source in here]
+            yield instead(recipe, path, [source | {"layer_range": [first, first + 1]}
+                                         for source, first in zip(here, firsts)])  # fmt: skip
 
 
 def shrunk(recipe: dict, fails, tries: int = 400) -> dict:

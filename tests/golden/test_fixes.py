@@ -58,7 +58,8 @@ def our_tensor(method: str, inputs: list, base: int | None, tmp_path, **paramete
             models.append({"model": f"m{i}", "parameters": own})
     shared = {key: value for key, value in parameters.items() if not isinstance(value, list)}
     recipe = {"merge_method": method, "models": models, "parameters": shared, "dtype": str(inputs[0].dtype)[6:]}
-    return ours(json.dumps(recipe | ({} if base is None else {"base_model": f"m{base}"})), tmp_path, tmp_path / "out")["x"]
+    recipe |= {} if base is None else {"base_model": f"m{base}"}
+    return ours(json.dumps(recipe), tmp_path, tmp_path / "out")["x"]
 
 
 def randn(*shape, seed: int = 0, dtype=F32, scale: float = 1.0) -> torch.Tensor:
@@ -194,7 +195,8 @@ def test_integers_are_copied_never_cast(models, tmp_path):
     text = "{merge_method: linear, models: [{model: base}, {model: beta}], parameters: {weight: 1}, dtype: bfloat16}"
     assert theirs(text, tmp_path, tmp_path / "theirs")["model.norm.weight"][1] == 256
     assert torch.equal(ours(text, tmp_path, tmp_path / "out")["model.norm.weight"], table)
-    save_file(tensors | {"model.norm.weight": table + 1}, tmp_path / "beta/model.safetensors", metadata={"format": "pt"})
+    tensors["model.norm.weight"] = table + 1
+    save_file(tensors, tmp_path / "beta/model.safetensors", metadata={"format": "pt"})
     done = meld.run("export", tmp_path / "out.yml", tmp_path / "again", cwd=tmp_path)
     assert done.returncode == 1 and "model.norm.weight" in done.stderr, done
 

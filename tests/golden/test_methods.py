@@ -116,7 +116,7 @@ def judge(tally: Tally, inputs, merge, key: str, ours, theirs) -> None:
     if merge.method == "nearswap" and merge.parameters["t"] == 0:
         wrong &= ~(theirs.isnan() & (ours == inputs.of(merge.inputs()[-1])[key]))  # it is the base, which is right
     tally.elements += wrong.numel()
-    tally.differ += int((wrong & ~theirs.isnan()).sum())
+    tally.differ += int(((ours != theirs) & ~theirs.isnan()).sum())  # a zero of either sign
     if not wrong.any():
         return
     if merge.method in EXACT and not merge.parameters.get("rescale"):

@@ -73,7 +73,8 @@ def masks(folder, tmp_path_factory):
             out = tmp_path_factory.mktemp("masks") / "out"
             equals = {"epsilon": 1e-3} if method.startswith("della") else {}  # else they rank by place
             sums = export(folder, out, recipe(method, FLAGS, **equals), f"seed={seed}")
-            found[method, seed] = {key: [value.long().view(-1) >> i & 1 for i in range(3)] for key, value in sums.items()}
+            found[method, seed] = {key: [value.long().view(-1) >> i & 1 for i in range(3)]
+                                   for key, value in sums.items()}  # fmt: skip
         return found[method, seed]
 
     return result

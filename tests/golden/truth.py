@@ -100,8 +100,8 @@ def sce(round, width, base, donors, select_topk=1.0, int8_mask=False):
     if abs(total - 1e-6) < CLOSE[width] * 1e-6:
         sure = numpy.zeros(base.shape, bool)
     weights = [w * (numpy.sign(delta) == sign) for w, delta in zip(weights, deltas)]
-    moved = sum(delta * w for delta, w in zip(deltas, weights)) / numpy.maximum(sum(weights), round(numpy.float64(1e-6)))
-    return base + moved, sure & certain
+    divisor = numpy.maximum(sum(weights), round(numpy.float64(1e-6)))
+    return base + sum(delta * w for delta, w in zip(deltas, weights)) / divisor, sure & certain
 
 
 def slerp(round, width, base, donors, t):

@@ -50,17 +50,19 @@ BASELESS = {"linear", "passthrough", "karcher"}
 # the rows or columns of a tensor are statistics of their own; merged in float32 there are more magnitudes
 MORE = [("nuslerp", {"nuslerp_flatten": False}, "bfloat16"),
         ("nuslerp", {"nuslerp_flatten": False, "nuslerp_row_wise": True}, "bfloat16"),
-        ("model_stock", {"filter_wise": True}, "bfloat16"), ("ties", {}, "float32"), ("sce", {}, "float32")]  # fmt: skip
+        ("model_stock", {"filter_wise": True}, "bfloat16"),
+        ("ties", {}, "float32"), ("sce", {}, "float32")]  # fmt: skip
 
 
 def recipe(method: str, more: dict, dtype: str) -> str:
     parameters, n = METHODS[method]
     parameters = parameters | more
-    models = [{"model": name, "parameters": {key: value[i] for key, value in parameters.items() if isinstance(value, list)}}
+    each = {key: value for key, value in parameters.items() if isinstance(value, list)}
+    shared = {key: value for key, value in parameters.items() if key not in each}
+    models = [{"model": name, "parameters": {key: value[i] for key, value in each.items()}}
               for i, name in enumerate(["one", "two", "three"][:n])]  # fmt: skip
     found = {"merge_method": method, "models": models, "dtype": dtype, "out_dtype": "bfloat16"}
-    found |= {} if method in BASELESS else {"base_model": "base"}
-    return json.dumps(found | {"parameters": {key: value for key, value in parameters.items() if not isinstance(value, list)}})
+    return json.dumps(found | {"parameters": shared} | ({} if method in BASELESS else {"base_model": "base"}))
 
 
 def places(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, int, int]]:

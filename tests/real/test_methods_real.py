@@ -97,8 +97,9 @@ def digests(folder) -> dict[str, str]:
 
 def expected(text: str, models: pathlib.Path, measure: Measure, tmp_path: pathlib.Path) -> dict:
     """mergekit's digests, perplexity and answer; made once."""
-    inputs = [HERE / "make_models.py", HERE / "measure.py", HERE.parent / "golden/oracle.py", HERE.parent / "requirements.txt"]
-    key = hashlib.sha256("\0".join([text, *(path.read_text() for path in inputs)]).encode()).hexdigest()[:24]
+    words = [(HERE / name).read_text() for name in ("make_models.py", "measure.py", "../golden/oracle.py",
+                                                    "../requirements.txt")]  # fmt: skip
+    key = hashlib.sha256("\0".join([text, *words]).encode()).hexdigest()[:24]
     found = meld.CACHE / "real-methods" / f"{key}.json"
     if not found.exists():
         import torch

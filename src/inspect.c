@@ -145,29 +145,6 @@ static uint64_t element_bytes(const struct plan_tensor *tensor)
     return bytes;
 }
 
-/* Does the method leave out elements by how their rounded values compare? Without rounding it would leave out
- * others, and what it then changes says nothing about what rounding loses. */
-static bool chooses_elements(const struct method *method)
-{
-    static const struct method *const choosing[] = {&method_ties,
-                                                    &method_dare_linear,
-                                                    &method_dare_ties,
-                                                    &method_breadcrumbs,
-                                                    &method_breadcrumbs_ties,
-                                                    &method_della,
-                                                    &method_della_linear,
-                                                    &method_sce,
-                                                    &method_ram,
-                                                    &method_ramplus_tl,
-                                                    &method_arcee_fusion};
-
-    for (size_t i = 0; i < sizeof(choosing) / sizeof(choosing[0]); i++) {
-        if (method == choosing[i])
-            return true;
-    }
-    return false;
-}
-
 static void subject_init(struct subject *s, const struct plan_tensor *tensor, struct sums *sums)
 {
     const struct recipe *recipe = &tensor->recipe;
@@ -179,7 +156,9 @@ static void subject_init(struct subject *s, const struct plan_tensor *tensor, st
         s->floats = s->floats && loads(recipe->inputs[i]->dtype);
     s->has_exact = s->floats && recipe->kind == RECIPE_MERGE && recipe->merge.base >= 0 &&
                    (recipe->dtype != DTYPE_F32 || recipe->merge.work != DTYPE_F32);
-    s->chooses = s->has_exact && recipe->merge.work != DTYPE_F32 && chooses_elements(recipe->merge.method);
+    /* Without rounding it would choose others, and what it then changes says nothing about what rounding
+     * loses. */
+    s->chooses = s->has_exact && recipe->merge.work != DTYPE_F32 && recipe->merge.method->chooses;
     s->has_exact = s->has_exact && !s->chooses;
     if (!s->has_exact)
         return;

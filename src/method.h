@@ -124,6 +124,8 @@ struct method {
     unsigned min_donors,
         max_donors;  /* max 0: any number. Donors: inputs without the base where the rule excludes it */
     bool result_f32; /* the result is float32 whatever the working type */
+    bool chooses; /* leaves elements out by how their rounded values compare: in another working type it would
+                     be others */
     const struct method_param *params;
     unsigned n_params;
     /* Values that are numbers but make no sense together; NULL: none. 0 or -EINVAL with the reason. */

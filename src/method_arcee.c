@@ -262,6 +262,7 @@ const struct method method_arcee_fusion = {
     .title = "Arcee Fusion",
     .paper = "https://arcee.ai",
     .base = BASE_REQUIRED,
+    .chooses = true,
     .lone = LONE_EITHER_PASSES,
     .min_donors = 1,
     .max_donors = 1,

@@ -192,6 +192,7 @@ const struct method method_sce = {
     .title = "SCE",
     .paper = "https://arxiv.org/abs/2408.07990",
     .base = BASE_REQUIRED,
+    .chooses = true,
     .lone = LONE_BASE_PASSES,
     .params = params,
     .n_params = N_PARAMS,

@@ -176,6 +176,7 @@ static const struct task_family ties = {PRUNE_ORDER, PRUNE_MAGNITUDE, true},
         .paper = (url),                          \
         .base = BASE_REQUIRED,                   \
         .lone = LONE_BASE_PASSES,                \
+        .chooses = true,                         \
         .params = (parameters),                  \
         .n_params = N_PARAMS(parameters),        \
         .check = prune_check,                    \

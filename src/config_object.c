@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "config_part.h"
+#include "similar.h"
 
 void reader_error(struct reader *reader, struct place at, const char *fmt, ...)
 {
@@ -81,47 +82,13 @@ bool scalar_count(const struct ynode *node, int64_t *count)
     return true;
 }
 
-/* Letters to add, drop, change or swap to make a into b; more than 2 is all the same. */
-static unsigned distance(const char *a, const char *b)
+static const char *closest(const struct object *object, const char *key)
 {
-    enum { LONGEST = 24, FAR = 3 };
-    size_t n = strlen(a), m = strlen(b);
-    unsigned rows[LONGEST + 1][LONGEST + 1];
+    struct similar similar = similar_to(key);
 
-    if (n > LONGEST || m > LONGEST || n > m + 2 || m > n + 2)
-        return FAR;
-    for (unsigned i = 0; i <= n; i++) {
-        for (unsigned k = 0; k <= m; k++) {
-            unsigned best = i + k;
-            if (i && k) {
-                best = rows[i - 1][k - 1] + (a[i - 1] != b[k - 1]);
-                if (rows[i - 1][k] + 1 < best)
-                    best = rows[i - 1][k] + 1;
-                if (rows[i][k - 1] + 1 < best)
-                    best = rows[i][k - 1] + 1;
-            }
-            if (i > 1 && k > 1 && a[i - 1] == b[k - 2] && a[i - 2] == b[k - 1] &&
-                rows[i - 2][k - 2] + 1 < best)
-                best = rows[i - 2][k - 2] + 1;
-            rows[i][k] = best;
-        }
-    }
-    return rows[n][m];
-}
-
-static const struct field *closest(const struct object *object, const char *key)
-{
-    const struct field *best = NULL;
-    unsigned least = strlen(key) < 5 ? 2 : 3;
-
-    for (size_t i = 0; i < object->n_fields; i++) {
-        unsigned far = distance(key, object->fields[i].name);
-        if (far < least) {
-            least = far;
-            best = &object->fields[i];
-        }
-    }
-    return best;
+    for (size_t i = 0; i < object->n_fields; i++)
+        similar_try(&similar, object->fields[i].name);
+    return similar.best;
 }
 
 static const struct field *find_field(const struct object *object, const char *key)
@@ -134,7 +101,7 @@ static const struct field *find_field(const struct object *object, const char *k
 
 static void unknown_key(struct reader *reader, const struct object *object, const struct ynode *key)
 {
-    const struct field *near = closest(object, key->text);
+    const char *near = closest(object, key->text);
     const char *name = key->text;
 
     if (find_field(object, "parameters") && known_param(name))
@@ -150,7 +117,7 @@ static void unknown_key(struct reader *reader, const struct object *object, cons
                      object->what);
     else if (near)
         findings_add(reader->findings, object->unknown, key->at, "unknown key `%s` in %s: did you mean `%s`?",
-                     name, object->what, near->name);
+                     name, object->what, near);
     else
         findings_add(reader->findings, object->unknown, key->at, "unknown key `%.64s` in %s", name,
                      object->what);

@@ -18,6 +18,7 @@ struct draft {
     struct document *document;     /* staged's */
     const struct ynode *models;    /* key of the first of models, slices and modules */
     const struct ynode *tokenizer; /* key of the first of tokenizer and tokenizer_source */
+    const struct ynode *aliases;   /* wait for the models */
 };
 
 static void doc_name(struct reader *reader, const struct ypair *pair, void *out)
@@ -165,7 +166,7 @@ static void meldfs_mismatch(struct reader *reader, const struct ypair *pair, voi
 {
     static const char *const words[] = {
         [MISMATCH_ERROR] = "error", [MISMATCH_BASE] = "base", [MISMATCH_TRUNCATE] = "truncate"};
-    struct document *document = out;
+    struct document *document = ((struct draft *)out)->document;
     const char *text = reader_text(reader, pair);
 
     document->mismatch_at = pair->value->at;
@@ -179,17 +180,13 @@ static void meldfs_mismatch(struct reader *reader, const struct ypair *pair, voi
                      text);
 }
 
-/* Aliases of models are looked at and left: they change no tensor. */
 static void meldfs_names(struct reader *reader, const struct ypair *pair, void *out)
 {
-    (void)out;
-    if (pair->value->kind != YNODE_MAP) {
+    if (pair->value->kind == YNODE_MAP)
+        ((struct draft *)out)->aliases = pair->value;
+    else
         reader_error(reader, pair->value->at, "`names` must be a mapping of ALIAS: MODEL, not %s",
                      ynode_kind_name(pair->value->kind));
-        return;
-    }
-    for (size_t i = 0; i < pair->value->n; i++)
-        reader_text(reader, &pair->value->pairs[i]);
 }
 
 static void doc_meldfs(struct reader *reader, const struct ypair *pair, void *out)
@@ -197,7 +194,7 @@ static void doc_meldfs(struct reader *reader, const struct ypair *pair, void *ou
     static const struct field fields[] = {{"mismatch", meldfs_mismatch}, {"names", meldfs_names}};
     static const struct object object = {"`meldfs:`", fields, 2, SEVERITY_ERROR};
 
-    object_read(reader, pair->value, &object, ((struct draft *)out)->document);
+    object_read(reader, pair->value, &object, out);
 }
 
 static const struct field document_fields[] = {{"merge_method", doc_method, true},
@@ -239,6 +236,9 @@ static void document_read(struct reader *reader, const struct ynode *node, struc
                      "there is no `merge_method:`: add one, such as `merge_method: linear`");
     if (node->kind == YNODE_MAP && !draft.models)
         reader_error(reader, node->at, "there is nothing to merge: add `models:`, `slices:` or `modules:`");
+    models_number(reader, document);
+    if (draft.aliases)
+        aliases_read(reader, draft.aliases, document);
 }
 
 static void documents_read(struct reader *reader, const struct ynode *const *nodes, size_t n)

@@ -86,6 +86,13 @@ struct tokenizer_config {
     int64_t pad_to_multiple_of; /* 0: not given */
 };
 
+/* A name that a model goes by. */
+struct model_name {
+    const char *name;
+    int model; /* number in the document */
+    bool alias;
+};
+
 enum mismatch { MISMATCH_ERROR, MISMATCH_BASE, MISMATCH_TRUNCATE };
 
 struct document {
@@ -104,6 +111,17 @@ struct document {
     struct place chat_template_at;
     enum mismatch mismatch;
     struct place mismatch_at;
+    /* The distinct models, numbered in order of mention: sources in the order of the file, then what slices
+     * have for a base, then base_model. */
+    size_t n_models;
+    const struct model_ref **models;
+    const int *models_sorted; /* [n_models], by reference: for document_model */
+    const bool *is_donor;     /* [n_models]: a source of some slice whose base is another model */
+    const char **model_names; /* [n_models]: last components of the paths; NULL where there is none */
+    size_t n_aliases;         /* `meldfs: names:`, in the order of the file */
+    struct model_name *aliases;
+    size_t n_names; /* both kinds, sorted by name, then number: for document_named */
+    struct model_name *names;
 };
 
 struct config {
@@ -127,6 +145,12 @@ int config_read(const char *path, config_method_problem *method_problem, struct 
 int config_parse(const char *path, const char *text, size_t len, config_method_problem *method_problem,
                  struct config **out, struct report *report);
 void config_free(struct config *config); /* NULL is fine */
+
+/* Number of a model in the document, -1 if it has none by these words. */
+int document_model(const struct document *document, const struct model_ref *ref);
+/* The models called by the `len` bytes of `name`: as many entries of document->names, from *first on. */
+size_t document_named(const struct document *document, const char *name, size_t len,
+                      const struct model_name **first);
 
 bool model_ref_equal(const struct model_ref *a, const struct model_ref *b); /* the same words */
 

@@ -1,6 +1,7 @@
 /* What the files that read a merge file share: config.c (documents), config_layers.c (models, slices,
- * modules), config_value.c (parameters), config_ref.c (models and tokenizers by name), config_order.c
- * (stages), config_object.c (mappings by table). Nobody else includes this.
+ * modules), config_value.c (parameters), config_ref.c (models and tokenizers by name), config_names.c (models
+ * by number and alias), config_order.c (stages), config_object.c (mappings by table). Nobody else includes
+ * this.
  *
  * Readers say what is wrong and go on; whether anything was is asked of the findings at the end.
  */
@@ -69,6 +70,11 @@ int model_ref_compare(const struct model_ref *a, const struct model_ref *b);
 void models_read(struct reader *reader, const struct ypair *pair, struct document *document);
 void slices_read(struct reader *reader, const struct ypair *pair, struct document *document);
 void modules_read(struct reader *reader, const struct ypair *pair, struct document *document);
+
+/* Number the document's models, once all are read. */
+void models_number(struct reader *reader, struct document *document);
+/* `names:` of `meldfs:`, after that. */
+void aliases_read(struct reader *reader, const struct ynode *map, struct document *document);
 
 struct staged {
     struct document document;

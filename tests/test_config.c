@@ -342,6 +342,48 @@ static void test_extensions(void **state)
     }
 }
 
+static void check_model(const struct document *document, int number, const char *written, const char *name,
+                        bool is_donor)
+{
+    assert_string_equal(document->models[number]->written, written);
+    assert_string_equal(document->model_names[number] ? document->model_names[number] : "(none)", name);
+    assert_int_equal(document->is_donor[number], is_donor);
+    assert_int_equal(document_model(document, document->models[number]), number);
+}
+
+static void test_numbers(void **state)
+{
+    struct config *config =
+        parse("merge_method: x\n"
+              "base_model: org/base\n"
+              "slices:\n"
+              "- base_model: other\n"
+              "  sources: [{model: m/b/, layer_range: [0, 1]}, {model: m/a@v, layer_range: [0, 1]}]\n"
+              "- sources: [{model: .., layer_range: [0, 1]}, {model: m/b/, layer_range: [0, 1]},\n"
+              "            {model: org/base, layer_range: [0, 1]}]\n"
+              "- sources: [{model: {model: {path: m/a, revision: v}}, layer_range: [0, 1]}]\n"
+              "meldfs: {names: {z: .., second: m/a@v}}\n");
+    const struct document *doc = &config->docs[0];
+    const struct model_name *first;
+
+    (void)state;
+    assert_int_equal(doc->n_models, 5);
+    check_model(doc, 0, "m/b/", "b", true);
+    check_model(doc, 1, "m/a@v", "a", true);
+    check_model(doc, 2, "..", "(none)", true);
+    check_model(doc, 3, "org/base", "base", false);
+    check_model(doc, 4, "other", "other", false);
+    assert_int_equal(document_model(doc, &(struct model_ref){.path = "m/a"}), -1);
+    assert_int_equal(doc->n_aliases, 2);
+    assert_int_equal(doc->n_names, 6);
+    assert_int_equal(document_named(doc, "z.weight", 1, &first), 1);
+    assert_int_equal(first->model, 2);
+    assert_true(first->alias);
+    assert_int_equal(document_named(doc, "basement", 4, &first), 1);
+    assert_int_equal(document_named(doc, "basement", 5, &first), 0);
+    config_free(config);
+}
+
 static void test_shared_entries(void **state)
 {
     struct config *config = parse("x-weights: &w {weight: 0.5, density: 0.4}\n"
@@ -526,6 +568,7 @@ int main(void)
         cmocka_unit_test(test_refs_equal),
         cmocka_unit_test(test_tokenizer),
         cmocka_unit_test(test_extensions),
+        cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_shared_entries),
         cmocka_unit_test(test_stages),
         cmocka_unit_test(test_many_stages),

@@ -289,6 +289,17 @@ static const struct report_case document_cases[] = {
      "meldfs: {names: {a: 1}}\n",
      "4:21: `a` must be a text and `1` is a number in YAML: put it in quotes\n"},
     {"merge_method: linear\n"
+     "models: [{model: x/a}, {model: b}]\n"
+     "meldfs: {names: {a: b, c: x/a, c/d: b, e=: b, '': b, 12: b, f: y/a, g: , \"h\\t\": b}}\n",
+     "3:18: `a` is what `x/a` goes by: choose another alias\n"
+     "3:32: `c/d` cannot be the alias of a model: a `=`, a `/`, a tab or a new line cannot be part of it\n"
+     "3:40: `e=` cannot be the alias of a model: a `=`, a `/`, a tab or a new line cannot be part of it\n"
+     "3:47: `` cannot be the alias of a model: it is empty\n"
+     "3:54: `12` cannot be the alias of a model: digits alone are a model's position\n"
+     "3:64: `y/a` is none of this document's models: write it as it is there\n"
+     "3:69: the alias `g` has no model\n"
+     "3:74: `h?` cannot be the alias of a model: a `=`, a `/`, a tab or a new line cannot be part of it\n"},
+    {"merge_method: linear\n"
      "models:\n"
      "- model: a\n"
      "meldfs: 3\n",

@@ -34,7 +34,7 @@ static bool text_bool(const char *text, double *value)
 
 /* Text that is a number, "1e-3", has become one in config. NaN stands for "not given" from here on, and an
  * infinite value makes nothing but NaN. */
-static bool value_of(const struct method_param *param, const struct scalar *scalar, double *value)
+bool resolve_scalar(const struct method_param *param, const struct scalar *scalar, double *value)
 {
     *value = scalar->number;
     if (param->kind == PARAM_BOOL)
@@ -51,7 +51,7 @@ int resolve_check(const struct method_param *param, const struct setting *settin
 
     for (size_t i = 0; i < setting->n; i++) {
         const struct scalar *scalar = &setting->values[i];
-        if (!value_of(param, scalar, &value) ||
+        if (!resolve_scalar(param, scalar, &value) ||
             (param->kind == PARAM_INTEGER && !setting->gradient && value != floor(value)))
             return err_set(err, -EINVAL, "parameter `%s` is %s, not `%s`", param->name, kinds[param->kind],
                            scalar->text);
@@ -67,8 +67,8 @@ static int interpolate(const struct method_param *param, const struct setting *s
 
     if (resolve_check(param, setting, err))
         return -EINVAL;
-    value_of(param, &setting->values[i], &low);
-    value_of(param, &setting->values[next], &high);
+    resolve_scalar(param, &setting->values[i], &low);
+    resolve_scalar(param, &setting->values[next], &high);
     *value = param->kind == PARAM_BOOL || setting->n == 1 ? low : (1 - fraction) * low + fraction * high;
     if (param->kind == PARAM_INTEGER && *value != floor(*value))
         return err_set(err, -EINVAL, "parameter `%s` is a whole number, but its gradient gives %g here",

@@ -21,6 +21,9 @@ struct scopes {
 
 void scopes_add(struct scopes *scopes, const struct params *params);
 
+/* One value as a number, true being 1; false if it is not of the parameter's kind. */
+bool resolve_scalar(const struct method_param *param, const struct scalar *scalar, double *value);
+
 /* Are all values of a setting of the parameter's kind? 0 or -EINVAL. */
 int resolve_check(const struct method_param *param, const struct setting *setting, struct err *err);
 

@@ -94,3 +94,17 @@ int yaml_text_check(struct findings *findings, const char *file, const char *tex
     }
     return 0;
 }
+
+void text_mask(char *text)
+{
+    size_t len = strlen(text), n;
+    uint32_t code;
+
+    for (size_t i = 0; i < len; i += n) {
+        n = decode((const unsigned char *)text + i, len - i, &code);
+        if (n && code >= ' ' && code != 0x85 && printable(code))
+            continue;
+        n = n ? n : 1;
+        memset(text + i, '?', n);
+    }
+}

@@ -21,4 +21,7 @@ struct place text_cursor_place(const struct text_cursor *cursor, const char *fil
 /* Valid UTF-8 of printable characters, with a byte order mark or without. 0, or -EINVAL with a finding. */
 int yaml_text_check(struct findings *findings, const char *file, const char *text, size_t len);
 
+/* Put `?` in place of every byte that belongs to no printable character, and of new lines and tabs. */
+void text_mask(char *text);
+
 #endif

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "digest.h"
 #include "kernel.h"
 
 enum { WINDOW = 512, STEP = 1024 };
@@ -152,10 +153,22 @@ static int fp8_read(const struct feed *feed, uint64_t first, size_t n, void *out
     return ret;
 }
 
+static void fp8_identify(const struct feed *feed, struct digest *digest)
+{
+    const struct fp8_feed *self = (const struct fp8_feed *)feed;
+
+    digest_number(digest, self->rows);
+    digest_number(digest, self->cols);
+    digest_number(digest, self->block_rows);
+    digest_number(digest, self->block_cols);
+    digest_number(digest, self->scale_rows);
+    digest_number(digest, self->scale_cols);
+}
+
 void fp8_feed_plain(struct fp8_feed *feed, const struct feed *weight, enum dtype dtype)
 {
     *feed = (struct fp8_feed){.sources = {weight, NULL}, .rows = 1, .cols = weight->n};
-    feed->feed = (struct feed){dtype, weight->n, fp8_read, 1, feed->sources};
+    feed->feed = (struct feed){dtype, weight->n, fp8_read, 1, feed->sources, fp8_identify};
 }
 
 static bool is_scale_type(enum dtype dtype)
@@ -194,7 +207,7 @@ int fp8_feed_scaled(struct fp8_feed *feed, const struct feed *weight, const uint
     uint64_t matrices = 1;
 
     *feed = (struct fp8_feed){.sources = {weight, scale}};
-    feed->feed = (struct feed){dtype, weight->n, fp8_read, 2, feed->sources};
+    feed->feed = (struct feed){dtype, weight->n, fp8_read, 2, feed->sources, fp8_identify};
     feed->cols = ndim ? shape[ndim - 1] : 1;
     feed->rows = ndim > 1 ? shape[ndim - 2] : 1;
     for (unsigned i = 0; i + 2 < ndim; i++)

@@ -29,8 +29,9 @@ struct method_param {
     enum param_kind kind;
     enum param_scope scope;
     bool required;
-    double value; /* default; NAN: none (absent is a case of its own) */
-    bool unused;  /* accepted for compatibility, changes nothing: said once as a warning */
+    double value;  /* default; NAN: none (absent is a case of its own) */
+    bool unused;   /* accepted for compatibility, changes nothing: said once as a warning */
+    bool in_stats; /* the statistics depend on it */
 };
 
 /* What happens to a tensor that the base alone, or a donor alone, has. */

@@ -223,8 +223,8 @@ static int check(const struct merge *merge, struct err *err)
 }
 
 static const struct method_param params[N_PARAMS] = {
-    [MAX_ITER] = {"max_iter", PARAM_INTEGER, PARAM_SHARED, .value = 10},
-    [TOL] = {"tol", PARAM_NUMBER, PARAM_SHARED, .value = 1e-5},
+    [MAX_ITER] = {"max_iter", PARAM_INTEGER, PARAM_SHARED, .value = 10, .in_stats = true},
+    [TOL] = {"tol", PARAM_NUMBER, PARAM_SHARED, .value = 1e-5, .in_stats = true},
 };
 
 static const struct method_stats stats = {state_size, next, NULL};

@@ -220,7 +220,7 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
 }
 
 static const struct method_param params[N_PARAMS] = {
-    [FILTER_WISE] = {"filter_wise", PARAM_BOOL, PARAM_SHARED, .value = 0},
+    [FILTER_WISE] = {"filter_wise", PARAM_BOOL, PARAM_SHARED, .value = 0, .in_stats = true},
 };
 
 static const struct method_stats stats = {state_size, next, NULL};

@@ -400,9 +400,9 @@ static bool is_single(const struct merge *merge)
 }
 
 static const struct method_param params[N_PARAMS] = {
-    [WEIGHT] = {"weight", PARAM_NUMBER, PARAM_DONOR, .required = true, .value = NAN},
-    [NORMALIZE] = {"normalize_weights", PARAM_BOOL, PARAM_SHARED, .value = 1},
-    [EPS] = {"eps", PARAM_NUMBER, PARAM_SHARED, .value = 1e-8},
+    [WEIGHT] = {"weight", PARAM_NUMBER, PARAM_DONOR, .required = true, .value = NAN, .in_stats = true},
+    [NORMALIZE] = {"normalize_weights", PARAM_BOOL, PARAM_SHARED, .value = 1, .in_stats = true},
+    [EPS] = {"eps", PARAM_NUMBER, PARAM_SHARED, .value = 1e-8, .in_stats = true},
 };
 
 static const struct method_stats stats = {state_size, next, check_state};

@@ -367,9 +367,9 @@ static int check(const struct merge *merge, struct err *err)
 }
 
 static const struct method_param params[N_PARAMS] = {
-    [WEIGHT] = {"weight", PARAM_NUMBER, PARAM_DONOR, .required = true, .value = NAN},
-    [FLATTEN] = {"nuslerp_flatten", PARAM_BOOL, PARAM_SHARED, .value = 1},
-    [ROW_WISE] = {"nuslerp_row_wise", PARAM_BOOL, PARAM_SHARED, .value = 0},
+    [WEIGHT] = {"weight", PARAM_NUMBER, PARAM_DONOR, .required = true, .value = NAN, .in_stats = true},
+    [FLATTEN] = {"nuslerp_flatten", PARAM_BOOL, PARAM_SHARED, .value = 1, .in_stats = true},
+    [ROW_WISE] = {"nuslerp_row_wise", PARAM_BOOL, PARAM_SHARED, .value = 0, .in_stats = true},
 };
 
 static const struct method_stats stats = {state_size, next, NULL};

@@ -20,9 +20,9 @@ static const struct method_param ram_params[N_RAM_PARAMS] = {
 };
 
 static const struct method_param plus_params[N_PLUS_PARAMS] = {
-    [R] = {"r", PARAM_NUMBER, PARAM_SHARED, .value = 0.1},
-    [ALPHA] = {"alpha", PARAM_NUMBER, PARAM_SHARED, .value = 0.2},
-    [EPSILON] = {"epsilon", PARAM_NUMBER, PARAM_SHARED, .value = 1e-5},
+    [R] = {"r", PARAM_NUMBER, PARAM_SHARED, .value = 0.1, .in_stats = true},
+    [ALPHA] = {"alpha", PARAM_NUMBER, PARAM_SHARED, .value = 0.2, .in_stats = true},
+    [EPSILON] = {"epsilon", PARAM_NUMBER, PARAM_SHARED, .value = 1e-5, .in_stats = true},
 };
 
 /* What the terms need. */

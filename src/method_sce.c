@@ -17,7 +17,7 @@ enum { SELECT_TOPK, INT8_MASK, N_PARAMS };
 enum { VARIANCE = TASK_SUM_TEMPS, WEIGHTS, N_TEMPS };
 
 static const struct method_param params[N_PARAMS] = {
-    [SELECT_TOPK] = {"select_topk", PARAM_NUMBER, PARAM_SHARED, .value = 1},
+    [SELECT_TOPK] = {"select_topk", PARAM_NUMBER, PARAM_SHARED, .value = 1, .in_stats = true},
     [INT8_MASK] = {"int8_mask", PARAM_BOOL, PARAM_SHARED, .value = 0, .unused = true},
 };
 

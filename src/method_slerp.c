@@ -145,7 +145,7 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
 }
 
 static const struct method_param params[N_PARAMS] = {
-    [T] = {"t", PARAM_NUMBER, PARAM_SHARED, .required = true, .value = NAN},
+    [T] = {"t", PARAM_NUMBER, PARAM_SHARED, .required = true, .value = NAN, .in_stats = true},
 };
 
 static const struct method_stats stats = {state_size, next, NULL};

@@ -129,16 +129,18 @@ static bool run_packed(const struct merge *merge, const struct kernels *kernels,
     return true;
 }
 
-#define PARAMS(normalized, rescaled, prunes)                                                          \
-    [TASK_WEIGHT] = {"weight", PARAM_NUMBER, PARAM_DONOR, .required = true, .value = NAN},            \
-    [TASK_DENSITY] = {"density", PARAM_NUMBER, PARAM_DONOR, .value = 1, .unused = !(prunes)},         \
-    [TASK_NORMALIZE] = {"normalize", PARAM_BOOL, PARAM_SHARED, .value = (normalized)},                \
-    [TASK_RESCALE] = {"rescale", PARAM_BOOL, PARAM_SHARED, .value = (rescaled), .unused = !(prunes)}, \
-    [TASK_INT8_MASK] = {"int8_mask", PARAM_BOOL, PARAM_SHARED, .value = 0, .unused = true},           \
+#define PARAMS(normalized, rescaled, prunes)                                                \
+    [TASK_WEIGHT] = {"weight", PARAM_NUMBER, PARAM_DONOR, .required = true, .value = NAN},  \
+    [TASK_DENSITY] = {"density",  PARAM_NUMBER,        PARAM_DONOR,                         \
+                      .value = 1, .unused = !(prunes), .in_stats = true},                   \
+    [TASK_NORMALIZE] = {"normalize", PARAM_BOOL, PARAM_SHARED, .value = (normalized)},      \
+    [TASK_RESCALE] = {"rescale",           PARAM_BOOL,          PARAM_SHARED,               \
+                      .value = (rescaled), .unused = !(prunes), .in_stats = true},          \
+    [TASK_INT8_MASK] = {"int8_mask", PARAM_BOOL, PARAM_SHARED, .value = 0, .unused = true}, \
     [TASK_LAMBDA] = {"lambda", PARAM_NUMBER, PARAM_SHARED, .value = 1}
 
-#define GAMMA [TASK_OWN] = {"gamma", PARAM_NUMBER, PARAM_DONOR, .value = 0.01}
-#define EPSILON [TASK_OWN] = {"epsilon", PARAM_NUMBER, PARAM_DONOR, .value = 0.15}
+#define GAMMA [TASK_OWN] = {"gamma", PARAM_NUMBER, PARAM_DONOR, .value = 0.01, .in_stats = true}
+#define EPSILON [TASK_OWN] = {"epsilon", PARAM_NUMBER, PARAM_DONOR, .value = 0.15, .in_stats = true}
 
 static const struct method_param arithmetic_params[] = {PARAMS(0, 0, false)},
                                  ties_params[] = {PARAMS(1, 0, true)}, dare_params[] = {PARAMS(0, 1, true)},

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "digest.h"
+
 static char *absolute(const char *path)
 {
     char *cwd, *joined = NULL;
@@ -135,6 +137,17 @@ int source_read(const struct source *source, uint64_t off, size_t len, void *buf
     return check_unchanged(source, err);
 }
 
+void source_identify(const struct source *source, struct digest *digest)
+{
+    digest_number(digest, source->dev);
+    digest_number(digest, source->ino);
+    digest_number(digest, source->size);
+    digest_number(digest, (uint64_t)source->mtime.tv_sec);
+    digest_number(digest, (uint64_t)source->mtime.tv_nsec);
+    digest_number(digest, (uint64_t)source->ctime.tv_sec);
+    digest_number(digest, (uint64_t)source->ctime.tv_nsec);
+}
+
 static int file_feed_read(const struct feed *feed, uint64_t first, size_t n, void *out,
                           struct scratch *scratch, struct err *err)
 {
@@ -150,10 +163,18 @@ static int file_feed_read(const struct feed *feed, uint64_t first, size_t n, voi
     return source_read(file->source, file->off + off, len, out, err);
 }
 
+static void file_feed_identify(const struct feed *feed, struct digest *digest)
+{
+    const struct file_feed *file = (const struct file_feed *)feed;
+
+    source_identify(file->source, digest);
+    digest_number(digest, file->off);
+}
+
 void file_feed_init(struct file_feed *feed, const struct source *source, uint64_t off, enum dtype dtype,
                     uint64_t n)
 {
-    *feed = (struct file_feed){{dtype, n, file_feed_read}, source, off};
+    *feed = (struct file_feed){{dtype, n, file_feed_read, .identify = file_feed_identify}, source, off};
 }
 
 const struct file_feed *feed_file(const struct feed *feed)

@@ -31,6 +31,10 @@ void source_close(struct source *source); /* NULL is fine */
 /* Exactly len bytes from off, or -EIO naming the file and what happened to it. */
 int source_read(const struct source *source, uint64_t off, size_t len, void *buf, struct err *err);
 
+struct digest; /* digest.h */
+/* Adds which file it is, in which state: device, inode, size, mtime, ctime. */
+void source_identify(const struct source *source, struct digest *digest);
+
 struct scratch; /* a worker's working memory: compute.h */
 
 /* A feed hands out elements of one tensor, from disk or computed (a stage, a view). Immutable; owned by
@@ -44,6 +48,9 @@ struct feed {
     /* The feeds it reads from in turn, so that what those need first can be seen to. */
     size_t n_parts;
     const struct feed *const *parts;
+    /* Adds what its elements follow from, but for type, length and parts. NULL: a stage's, whose recipe says
+     * that (recipe_key.h). */
+    void (*identify)(const struct feed *feed, struct digest *digest);
 };
 
 /* A tensor stored as it is in a file. */

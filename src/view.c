@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "digest.h"
+
 static uint64_t least(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -34,6 +36,15 @@ static int slice_read(const struct feed *feed, uint64_t first, size_t n, void *o
     return ret;
 }
 
+static void slice_identify(const struct feed *feed, struct digest *digest)
+{
+    const struct slice_feed *self = (const struct slice_feed *)feed;
+
+    digest_number(digest, self->begin);
+    digest_number(digest, self->run);
+    digest_number(digest, self->stride);
+}
+
 void slice_feed_init(struct slice_feed *slice, const struct feed *of, uint64_t begin, uint64_t run,
                      uint64_t stride, uint64_t rows)
 {
@@ -42,7 +53,7 @@ void slice_feed_init(struct slice_feed *slice, const struct feed *of, uint64_t b
         slice->run = slice->stride = rows * run;
         rows = 1;
     }
-    slice->feed = (struct feed){of->dtype, rows * slice->run, slice_read, 1, &slice->of};
+    slice->feed = (struct feed){of->dtype, rows * slice->run, slice_read, 1, &slice->of, slice_identify};
 }
 
 /* The part that element `at` of a row is in. */
@@ -79,8 +90,16 @@ static int concat_read(const struct feed *feed, uint64_t first, size_t n, void *
     return ret;
 }
 
+static void concat_identify(const struct feed *feed, struct digest *digest)
+{
+    const struct concat_feed *self = (const struct concat_feed *)feed;
+
+    digest_add(digest, self->begin, (feed->n_parts + 1) * sizeof(self->begin[0]));
+}
+
 void concat_feed_init(struct concat_feed *concat, const struct feed *const *parts, const uint64_t *begin,
                       size_t n, uint64_t rows)
 {
-    *concat = (struct concat_feed){{parts[0]->dtype, rows * begin[n], concat_read, n, parts}, begin};
+    *concat = (struct concat_feed){{parts[0]->dtype, rows * begin[n], concat_read, n, parts, concat_identify},
+                                   begin};
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "digest.h"
 #include "source.h"
 
 struct memory_feed {
@@ -28,9 +29,17 @@ static inline int memory_feed_read(const struct feed *feed, uint64_t first, size
     return 0;
 }
 
+static inline void memory_feed_identify(const struct feed *feed, struct digest *digest)
+{
+    const struct memory_feed *self = (const struct memory_feed *)feed;
+
+    digest_add(digest, &self->data, sizeof(self->data));
+    digest_number(digest, self->fails_at);
+}
+
 static inline struct memory_feed memory_feed(enum dtype dtype, uint64_t n, const void *data)
 {
-    return (struct memory_feed){{dtype, n, memory_feed_read}, data, UINT64_MAX};
+    return (struct memory_feed){{dtype, n, memory_feed_read, .identify = memory_feed_identify}, data, UINT64_MAX};
 }
 
 /* Elements that differ, where any NaN equals any other; *at: the first. */

@@ -31,6 +31,7 @@ struct target {
 
 struct export
 {
+    struct meld_engine *engine;
     struct meld *meld;
     const char *dir;
     int folder;
@@ -347,7 +348,7 @@ static int write_files(struct export *e, struct progress *progress)
     if (status == 0)
         status = wait_for_room(e, 1, progress);
     if (status < 0)
-        meld_stop(e->meld);
+        meld_engine_stop(e->engine);
     drain(e);
     return e->status;
 }
@@ -459,7 +460,7 @@ static int prepare(struct export *e, uint64_t *bytes, struct err *err)
         ret = check_space(e, *bytes, err);
     if (ret == 0)
         ret = open_targets(e, err);
-    return ret == 0 ? meld_start(e->meld, err) : ret;
+    return ret == 0 ? meld_engine_start(e->engine, err) : ret;
 }
 
 static int write_out(struct export *e, uint64_t bytes, struct err *err)
@@ -477,9 +478,9 @@ static int write_out(struct export *e, uint64_t bytes, struct err *err)
     return ret;
 }
 
-int export_run(struct meld *meld, const char *dir)
+int export_run(struct meld_engine *engine, struct meld *meld, const char *dir)
 {
-    struct export e = {.meld = meld, .dir = dir, .folder = -1, .window = window_size()};
+    struct export e = {.engine = engine, .meld = meld, .dir = dir, .folder = -1, .window = window_size()};
     double started = cli_clock(), seconds;
     uint64_t bytes = 0;
     struct err err;

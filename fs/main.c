@@ -98,18 +98,29 @@ static struct meld_options plan_options(const struct call *call)
         .config = request->config,
         .yaml_dir_only = request->fstab,
         .strict = request->options.strict,
-        .cache_bytes = request->options.cache_bytes,
         .seed = request->options.seed,
-        .n_threads = request->options.n_threads,
     };
 }
 
-static struct meld *plan(const struct call *call)
+static struct meld_engine *engine_new(const struct call *call)
+{
+    struct meld_engine_options options = {.cache_bytes = call->request.options.cache_bytes,
+                                          .n_threads = call->request.options.n_threads};
+    struct meld_engine *engine;
+    struct err err;
+
+    if (meld_engine_new(&options, &engine, &err) < 0)
+        cli_say("%s", err.text);
+    return engine;
+}
+
+/* engine: NULL where nothing will be read. */
+static struct meld *plan(const struct call *call, struct meld_engine *engine)
 {
     struct meld_options options = plan_options(call);
     struct report report = {0};
     struct meld *meld = NULL;
-    int ret = meld_open(&options, &meld, &report);
+    int ret = meld_open(engine, &options, &meld, &report);
 
     cli_report(&report, ret);
     report_fini(&report);
@@ -156,18 +167,16 @@ static int inspect(const struct call *call, struct meld *meld)
 static int run_check(struct call *call)
 {
     double started = cli_clock();
-    struct meld *meld = plan(call);
-    struct meld_counters counters = {0};
+    struct meld *meld = plan(call, NULL);
     int status = meld && call->deep ? inspect(call, meld) : 0;
 
     if (!meld || status) {
         meld_close(meld);
         return 1;
     }
-    meld_counters(meld, &counters);
     printf("%s: good: %" PRIu64 " tensors of %" PRIu64 " models, %zu files, %s, %s in %s\n",
-           call->request.config, counters.n_tensors, counters.n_models, meld_n_files(meld),
-           cli_bytes(counters.bytes_total).text, call->deep ? "read" : "planned",
+           call->request.config, meld_n_tensors(meld), meld_n_models(meld), meld_n_files(meld),
+           cli_bytes(meld_bytes(meld)).text, call->deep ? "read" : "planned",
            cli_seconds(cli_clock() - started).text);
     meld_close(meld);
     return 0;
@@ -175,7 +184,7 @@ static int run_check(struct call *call)
 
 static int run_explain(struct call *call)
 {
-    struct meld *meld = plan(call);
+    struct meld *meld = plan(call, NULL);
     struct err err = {""};
     char *text;
 
@@ -193,10 +202,12 @@ static int run_explain(struct call *call)
 
 static int run_export(struct call *call)
 {
-    struct meld *meld = plan(call);
-    int status = meld ? export_run(meld, call->request.mountpoint) : 1;
+    struct meld_engine *engine = engine_new(call);
+    struct meld *meld = engine ? plan(call, engine) : NULL;
+    int status = meld ? export_run(engine, meld, call->request.mountpoint) : 1;
 
     meld_close(meld);
+    meld_engine_free(engine);
     return status;
 }
 
@@ -365,7 +376,7 @@ static int run_helper(int argc, char **argv)
     request.mountpoint = argv[optind + 1];
     if (!fake)
         return mount_run(&request);
-    meld = plan(&(struct call){.request = request});
+    meld = plan(&(struct call){.request = request}, NULL);
     meld_close(meld);
     return !meld;
 }

@@ -20,6 +20,7 @@
 #include "session.h"
 
 struct mounting {
+    struct meld_engine *engine;
     const struct mount_request *request;
     struct meld *meld;
     char *recipe, *mountpoint; /* absolute */
@@ -33,12 +34,19 @@ static int plan(struct mounting *m)
         .config = request->config,
         .yaml_dir_only = request->fstab,
         .strict = request->options.strict,
-        .cache_bytes = request->options.cache_bytes,
-        .n_threads = request->options.n_threads,
         .seed = request->options.seed,
     };
+    struct meld_engine_options engine = {.cache_bytes = request->options.cache_bytes,
+                                         .n_threads = request->options.n_threads};
     struct report report = {0};
-    int ret = meld_open(&options, &m->meld, &report);
+    struct err err;
+    int ret = meld_engine_new(&engine, &m->engine, &err);
+
+    if (ret < 0) {
+        cli_say("%s", err.text);
+        return ret;
+    }
+    ret = meld_open(m->engine, &options, &m->meld, &report);
 
     cli_report(&report, ret);
     report_fini(&report);
@@ -198,6 +206,7 @@ static int tell_parent(void *arg)
 static int serve(struct mounting *m, struct err *err)
 {
     struct session_setup setup = {
+        .engine = m->engine,
         .meld = m->meld,
         .recipe = m->recipe,
         .mountpoint = m->mountpoint,
@@ -212,6 +221,7 @@ static int serve(struct mounting *m, struct err *err)
     if (!setup.log)
         return err_set(err, -ENOMEM, "out of memory");
     mallopt(M_ARENA_MAX, 2); /* an arena a thread would cost more than the cache */
+    m->engine = NULL;
     m->meld = NULL;
     ret = session_run(&setup, err);
     log_free(setup.log);
@@ -344,6 +354,7 @@ int mount_run(const struct mount_request *request)
     else
         status = request->foreground ? start_foreground(&m) : start_daemon(&m);
     meld_close(m.meld);
+    meld_engine_free(m.engine);
     free(m.recipe);
     free(m.mountpoint);
     return status;

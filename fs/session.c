@@ -27,7 +27,8 @@
 
 struct session {
     const struct session_setup *setup;
-    struct meld *meld; /* NULL once closed */
+    struct meld_engine *engine; /* NULL once freed */
+    struct meld *meld;          /* NULL once closed */
     struct tree *tree;
     struct ops ops;
     struct fuse_session *fuse;
@@ -234,7 +235,7 @@ static void serve_status(struct session *s)
     struct meld_counters c = {0};
     char text[6144];
 
-    meld_counters(s->meld, &c);
+    meld_counters(s->engine, &c);
     snprintf(text, sizeof(text),
              "recipe %.2000s\nversion %s\npid %ld\ngeneration %016" PRIx64 "\nuptime_seconds %.3f\n"
              "memory_bytes %" PRIu64 "\nmemory_peak_bytes %" PRIu64 "\ncache_bytes %" PRIu64
@@ -246,8 +247,8 @@ static void serve_status(struct session *s)
              s->setup->recipe, meld_version(), (long)getpid(), meld_fingerprint(s->meld),
              cli_clock() - s->started, memory_of("VmRSS:"), memory_of("VmHWM:"), c.cache_bytes, c.cache_used,
              c.hits, c.misses, c.joined, c.evicted, c.requests, c.failed, c.bytes_served, c.bytes_computed,
-             c.bytes_read, c.bytes_total, c.n_tensors, c.n_models, c.stats_done, c.stats_running,
-             c.stats_kept);
+             c.bytes_read, meld_bytes(s->meld), meld_n_tensors(s->meld), meld_n_models(s->meld), c.stats_done,
+             c.stats_running, c.stats_kept);
     control_serve(&s->control, text);
 }
 
@@ -324,7 +325,7 @@ static int run_loop(struct session *s)
 
 static int serve(struct session *s, struct err *err)
 {
-    int ret = meld_start(s->meld, err);
+    int ret = meld_engine_start(s->engine, err);
 
     if (ret < 0)
         return ret;
@@ -373,9 +374,12 @@ static int run(struct session *s, struct err *err)
     if (ret < 0)
         return ret;
     ret = serve(s, err);
-    meld_stop(s->meld);  /* statistics of a large tensor take long, and nobody waits for them any more */
-    meld_close(s->meld); /* workers may be writing replies to the descriptor that unmounting closes */
+    meld_engine_stop(
+        s->engine); /* statistics of a large tensor take long, and nobody waits for them any more */
+    meld_close(s->meld);
+    meld_engine_free(s->engine); /* workers may be writing replies to the descriptor that unmounting closes */
     s->meld = NULL;
+    s->engine = NULL;
     remove_mount(s);
     return ret;
 }
@@ -389,6 +393,7 @@ static void close_if_open(int fd)
 int session_run(const struct session_setup *setup, struct err *err)
 {
     struct session s = {.setup = setup,
+                        .engine = setup->engine,
                         .meld = setup->meld,
                         .init_fd = -1,
                         .asked_fd = -1,
@@ -403,6 +408,7 @@ int session_run(const struct session_setup *setup, struct err *err)
     err_set(err, 0, "%s", "");
     ret = run(&s, err);
     meld_close(s.meld);
+    meld_engine_free(s.engine);
     if (s.fuse)
         fuse_session_destroy(s.fuse);
     tree_free(s.tree);

@@ -7,7 +7,8 @@
 #include "options.h"
 
 struct session_setup {
-    struct meld *meld;               /* planned, not started */
+    struct meld_engine *engine;      /* not started */
+    struct meld *meld;               /* planned in it */
     const char *recipe, *mountpoint; /* absolute */
     const struct mount_options *options;
     struct log *log;
@@ -18,8 +19,8 @@ struct session_setup {
 };
 
 /* Blocks until the mount is taken away or SIGTERM or SIGINT comes; the meld has been closed and nothing is
- * mounted any more when it returns. May fork: call it before any thread is started. 0, or -errno with err if
- * the mount never answered. */
+ * mounted any more when it returns, and the engine freed. May fork: call it before any thread is started. 0,
+ * or -errno with err if the mount never answered. */
 int session_run(const struct session_setup *setup, struct err *err);
 
 #endif

@@ -14,7 +14,7 @@ struct entry {
     enum state state;
     unsigned pins;
     bool spent; /* its slot is taken before a free one */
-    uint64_t key;
+    struct cache_key key;
     struct entry *chain;         /* next of its hash bucket (FILLING, PRESENT), or of the free list */
     struct entry *newer, *older; /* the LRU list: PRESENT and unpinned only */
     struct cache_waiter *waiters, **waiters_tail;
@@ -90,16 +90,18 @@ static struct entry *entry_of(const struct cache *cache, const char *slot)
     return &cache->entries[(size_t)(slot - cache->slab) / PIECE];
 }
 
-static struct entry **bucket_of(const struct cache *cache, uint64_t key)
+static struct entry **bucket_of(const struct cache *cache, struct cache_key key)
 {
-    return &cache->buckets[(key * 0x9E3779B97F4A7C15u >> 20) % cache->n];
+    uint64_t mixed = (key.piece + key.owner * 0xD1B54A32D192ED03u) * 0x9E3779B97F4A7C15u;
+
+    return &cache->buckets[(mixed >> 20) % cache->n];
 }
 
-static struct entry *find(const struct cache *cache, uint64_t key)
+static struct entry *find(const struct cache *cache, struct cache_key key)
 {
     struct entry *entry = *bucket_of(cache, key);
 
-    while (entry && entry->key != key)
+    while (entry && (entry->key.owner != key.owner || entry->key.piece != key.piece))
         entry = entry->chain;
     return entry;
 }
@@ -157,7 +159,7 @@ static struct entry *free_slot(const struct cache *cache)
 
 /* A slot for `key`: a spent piece's, a free one, or the oldest unpinned piece's; NULL if all are filling or
  * pinned. */
-static struct entry *place(struct cache *cache, uint64_t key)
+static struct entry *place(struct cache *cache, struct cache_key key)
 {
     struct entry *entry = cache->oldest && cache->oldest->spent ? NULL : free_slot(cache);
 
@@ -211,25 +213,24 @@ static enum action admit(struct cache *cache, struct cache_waiter *waiter, struc
     return FILL;
 }
 
-static void act(struct cache *cache, enum action action, struct cache_waiter *waiter, struct entry *entry,
-                uint64_t key)
+/* Unless it is delivered to or filled for, the waiter may be gone at any time. */
+static void act(struct cache *cache, enum action action, struct cache_waiter *waiter, struct entry *entry)
 {
     if (action == DELIVER)
         waiter->ready(waiter, 0, slot_of(cache, entry), NULL);
     else if (action == FILL)
-        cache->fill(cache->arg, key, slot_of(cache, entry));
+        cache->fill(cache->arg, waiter, slot_of(cache, entry));
 }
 
 void cache_get(struct cache *cache, struct cache_waiter *waiter)
 {
-    uint64_t key = waiter->key; /* once admitted, the waiter may be gone at any time */
     enum action action;
     struct entry *entry;
 
     pthread_mutex_lock(&cache->lock);
     action = admit(cache, waiter, &entry);
     pthread_mutex_unlock(&cache->lock);
-    act(cache, action, waiter, entry, key);
+    act(cache, action, waiter, entry);
 }
 
 /* Give those who found no slot their turn, as far as slots go. One thread at a time does so, in a loop and
@@ -241,7 +242,6 @@ static void serve_starved(struct cache *cache)
         cache->serving = true;
         while (cache->starved && (free_slot(cache) || cache->oldest || find(cache, cache->starved->key))) {
             struct cache_waiter *waiter = cache->starved;
-            uint64_t key = waiter->key;
             enum action action;
             struct entry *entry;
 
@@ -250,7 +250,7 @@ static void serve_starved(struct cache *cache)
                 cache->starved_tail = &cache->starved;
             action = admit(cache, waiter, &entry);
             pthread_mutex_unlock(&cache->lock);
-            act(cache, action, waiter, entry, key);
+            act(cache, action, waiter, entry);
             pthread_mutex_lock(&cache->lock);
         }
         cache->serving = false;

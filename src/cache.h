@@ -23,18 +23,23 @@ struct cache_stats {
     uint64_t hits, misses, joined, evicted, failed; /* joined: found it filling; since the start */
 };
 
+/* Whose piece, and which. */
+struct cache_key {
+    uint64_t owner, piece;
+};
+
 /* Someone who wants a piece. Owned by the caller, used by the cache until `ready` is called, exactly once. */
 struct cache_waiter {
     /* status 0: `data` holds the piece and is pinned until cache_unpin(cache, data). Else -errno, data NULL
      * and err says why. Called without locks, by whoever filled the piece, or within cache_get. */
     void (*ready)(struct cache_waiter *waiter, int status, const char *data, const struct err *err);
-    uint64_t key;
+    struct cache_key key;
     struct cache_waiter *next;
 };
 
-/* Asked to fill `slot` (PIECE bytes) for `key`; must lead to cache_filled exactly once, from any thread,
- * also within the call. Called without locks. */
-typedef void cache_fill(void *arg, uint64_t key, char *slot);
+/* Asked to fill `slot` (PIECE bytes) with the piece that `waiter` waits for, who goes on waiting until that
+ * has led to cache_filled, exactly once, from any thread, also within the call. Called without locks. */
+typedef void cache_fill(void *arg, const struct cache_waiter *waiter, char *slot);
 
 int cache_new(size_t bytes, cache_fill *fill, void *arg, struct cache **out, struct err *err);
 void cache_free(struct cache *cache); /* no waiter, fill or pin may be left; NULL is fine */

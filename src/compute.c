@@ -31,6 +31,11 @@ struct mark {
     size_t used;
 };
 
+enum recipe_kind recipe_pass_kind(enum dtype from, enum dtype work, enum dtype to)
+{
+    return from == to && dtype_promote(from, work) == work ? RECIPE_COPY : RECIPE_CAST;
+}
+
 static size_t align_up(size_t bytes)
 {
     return (bytes + ALIGN - 1) / ALIGN * ALIGN;
@@ -510,6 +515,6 @@ const struct recipe *feed_recipe(const struct feed *feed)
 
 void recipe_feed_init(struct recipe_feed *feed, const struct recipe *recipe)
 {
-    feed->feed = (struct feed){recipe->dtype, recipe->merge.n, recipe_feed_read};
+    feed->feed = (struct feed){recipe->dtype, recipe->merge.n, .read = recipe_feed_read};
     feed->recipe = recipe;
 }

@@ -20,10 +20,10 @@ enum recipe_kind {
     RECIPE_MERGE,
 };
 
-/* Where a recipe's statistics are kept. Filled by stats.c; whoever computes must know it to be filled. */
+/* Where a recipe's statistics are found. Filled by stats.c; whoever computes must know it to be filled. */
 struct stat_slot {
     _Atomic(const void *) state; /* complete, or NULL */
-    struct stats_run *run;       /* under way; guarded by the lock of stats.c */
+    struct stat_entry *entry;    /* which it belongs to; guarded by the lock of stats.c */
 };
 
 struct recipe {
@@ -34,6 +34,9 @@ struct recipe {
     const struct feed *const *inputs; /* [n_inputs], in the order of merge */
     struct stat_slot *slot;           /* RECIPE_MERGE of a method that needs statistics here; else NULL */
 };
+
+/* How one input is served that goes through the working type: as it is where that changes nothing. */
+enum recipe_kind recipe_pass_kind(enum dtype from, enum dtype work, enum dtype to);
 
 struct scratch;
 /* kernels: the instruction set to use. NULL if memory runs out. Below 2 MiB, and more only for stages in

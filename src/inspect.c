@@ -334,9 +334,9 @@ static void run_lane(struct task *task, struct scratch *scratch)
     if (!lane->subject && !take_chunk(lane))
         return;
     s = lane->subject;
-    if (!stats_get(in->stats, &s->tensor->recipe, &lane->waiter))
+    if (!stats_get(in->stats, &s->tensor->recipe, NULL, &lane->waiter))
         return;
-    if (s->has_exact && !stats_get(in->stats, &s->exact, &lane->waiter))
+    if (s->has_exact && !stats_get(in->stats, &s->exact, NULL, &lane->waiter))
         return;
     look(lane, scratch);
     lane->subject = NULL;
@@ -405,7 +405,7 @@ static int run_lanes(struct inspection *in, unsigned n_threads, meld_progress *p
     struct err err;
     int status = lanes ? pool_new(n_threads, kernels_best(), &in->pool, &err) : -ENOMEM;
 
-    if (status == 0 && !(in->stats = stats_new(in->pool, n_threads)))
+    if (status == 0 && !(in->stats = stats_new(in->pool, n_threads, 0)))
         status = -ENOMEM;
     in->n_lanes = status ? 0 : n_threads;
     for (unsigned i = 0; i < n_threads && status == 0; i++) {
@@ -422,14 +422,11 @@ static int run_lanes(struct inspection *in, unsigned n_threads, meld_progress *p
 }
 
 /* The states are gone: whoever asks next computes them anew. */
-static void forget_states(const struct plan_set *plans)
+static void forget_states(struct stats *stats, const struct plan_set *plans)
 {
     for (size_t p = 0; p < plans->n_plans; p++) {
-        for (size_t i = 0; i < plans->plans[p]->n_tensors; i++) {
-            struct stat_slot *slot = plans->plans[p]->tensors[i].recipe.slot;
-            if (slot)
-                atomic_store(&slot->state, NULL);
-        }
+        for (size_t i = 0; i < plans->plans[p]->n_tensors; i++)
+            stats_release(stats, plans->plans[p]->tensors[i].recipe.slot);
     }
 }
 
@@ -682,8 +679,9 @@ int inspect_tensors(const struct plan_set *plans, unsigned n_threads, meld_progr
     pthread_cond_init(&in.over, NULL);
     if (status == 0)
         status = run_lanes(&in, n_threads, progress, arg);
+    if (in.stats)
+        forget_states(in.stats, plans);
     stats_free(in.stats);
-    forget_states(plans);
     if (status == 0)
         status = tell(&in, text);
     if (status) {

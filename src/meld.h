@@ -1,16 +1,21 @@
-/* libmeld: a merged model as files that are computed while they are read.
+/* libmeld: merged models as files that are computed while they are read.
  *
- *     struct meld_options options = {.config = "merge.yml"};
+ *     struct meld_engine *engine;
  *     struct meld *meld;
  *     struct report report = {0};
- *     if (meld_open(&options, &meld, &report) == 0) {      // plans from headers, no threads, milliseconds
- *         if (meld_start(meld, &err) == 0)                 // after the last fork
+ *     meld_engine_new(&(struct meld_engine_options){0}, &engine, &err);
+ *     if (meld_open(engine, &(struct meld_options){.config = "merge.yml"}, &meld, &report) == 0) {
+ *         if (meld_engine_start(engine, &err) == 0)        // after the last fork
  *             meld_read(meld, meld_find(meld, "model.safetensors"), off, buf, len, &err);
  *         meld_close(meld);
  *     }
+ *     meld_engine_free(engine);
  *
- * A recipe's bytes are always the same: over reads, opens, thread counts and CPUs. After meld_start every
- * function may be called from any thread. Nothing prints, exits or keeps global state.
+ * An engine is what runs: threads, cache, statistics; any number of models share it. A model is a recipe as
+ * it was planned once, from headers, in milliseconds: immutable and counted. A variant of it, a named
+ * document and a later reading of the same file are models, too. A recipe's bytes are always the same: over
+ * reads, opens, thread counts and CPUs. Every function may be called from any thread. Nothing prints, exits
+ * or keeps global state.
  */
 #ifndef MELD_H
 #define MELD_H
@@ -23,33 +28,69 @@
 
 #include "err.h"
 
+struct meld_engine;
 struct meld;
 
 #define MELD_CACHE_DEFAULT ((size_t)256 << 20)
 #define MELD_CACHE_MIN ((size_t)4 << 20)
 
-struct meld_options {
-    const char *config;   /* path of the merge file */
-    const char *name;     /* of the model, for the card; NULL: the merge file's name without .yml */
-    bool yaml_dir_only;   /* relative model paths are the merge file's folder's alone (fstab), not the working
-                             directory's */
-    bool strict;          /* warnings are errors */
-    size_t cache_bytes;   /* 0: MELD_CACHE_DEFAULT; rounded up to MELD_CACHE_MIN */
-    unsigned n_threads;   /* 0: as many as CPUs may be used */
-    uint64_t seed;        /* of random methods */
-    uint64_t shard_bytes; /* 0: 5e9 */
+struct meld_engine_options {
+    size_t cache_bytes; /* 0: MELD_CACHE_DEFAULT; rounded up to MELD_CACHE_MIN */
+    unsigned n_threads; /* 0: as many as CPUs may be used */
+    const char *
+        stats_dir; /* folder where statistics are kept between runs, made if it is not there; NULL: nowhere */
 };
 
-/* Read, plan and lay out. All problems, warnings too, go to report. 0 or -errno (-EINVAL: the report has
- * errors). */
-int meld_open(const struct meld_options *options, struct meld **out, struct report *report);
-/* Start the workers and map the cache. Call once, after forking. */
-int meld_start(struct meld *meld, struct err *err);
-/* What was submitted, and what will be, ends soon, with -ECANCELED where it was not done.
- */
-void meld_stop(struct meld *meld);
-/* Waits for what was submitted. NULL is fine. */
+int meld_engine_new(const struct meld_engine_options *options, struct meld_engine **out, struct err *err);
+/* Start the workers and map the cache. Once, after forking. */
+int meld_engine_start(struct meld_engine *engine, struct err *err);
+/* What was submitted, and what will be, ends soon, with -ECANCELED where it was not done. */
+void meld_engine_stop(struct meld_engine *engine);
+/* Waits for what was submitted and ends the threads. Of models that are still open only meld_close may be
+ * called then. NULL is fine. */
+void meld_engine_free(struct meld_engine *engine);
+
+struct meld_options {
+    const char *config; /* path of the merge file */
+    const char *name;   /* of the model, for the card; NULL: the merge file's name without .yml */
+    const char *cwd; /* relative model paths are sought from here first; NULL: from the working directory */
+    bool yaml_dir_only;     /* they are the merge file's folder's alone (fstab) */
+    bool strict;            /* warnings are errors */
+    uint64_t seed;          /* of random methods */
+    uint64_t shard_bytes;   /* 0: 5e9 */
+    const char *const *set; /* n_set "KEY=VALUE", as in a variant's path, carried out before it is planned */
+    size_t n_set;
+};
+
+/* Read, plan and lay out. engine: borrowed, at least until all its models are closed or it is freed. All
+ * problems, warnings too, go to report. 0 or -errno (-EINVAL: the report has errors). */
+int meld_open(struct meld_engine *engine, const struct meld_options *options, struct meld **out,
+              struct report *report);
+/* One owner more; returns meld. */
+struct meld *meld_ref(struct meld *meld);
+/* One owner less; requests under way hold the model by themselves. NULL is fine. */
 void meld_close(struct meld *meld);
+
+/* The model with other parameters. path: "KEY=VALUE/KEY=VALUE...", in any order and spelling. Nothing is
+ * planned anew. meld may be a named document, but no variant. 0; -ENOENT with the reason why there is none
+ * (no such key, the nearest one named; set twice; no number; values the method refuses); -ENOMEM. */
+int meld_variant(struct meld *meld, const char *path, struct meld **out, struct err *err);
+/* The one canonical spelling of such a path, malloc'd. The same errors, but that values are not looked at. */
+int meld_variant_path(const struct meld *meld, const char *path, char **canonical, struct err *err);
+/* Of a variant: its canonical path; else "". */
+const char *meld_path(const struct meld *meld);
+
+/* The named documents of the merge file as models, held by the model itself. */
+size_t meld_n_documents(const struct meld *meld);
+struct meld *meld_document(struct meld *meld, size_t index);
+const char *meld_document_name(const struct meld *meld, size_t index);
+
+/* The recipe as it stands, a variant's with its values: what mergekit_config.yml says. NUL-terminated. */
+const char *meld_recipe(const struct meld *meld);
+
+uint64_t meld_n_tensors(const struct meld *meld);
+uint64_t meld_n_models(const struct meld *meld); /* that are merged */
+uint64_t meld_bytes(const struct meld *meld);    /* of all files */
 
 struct meld_file {
     const char *path; /* relative, '/' between components; sorted by path */
@@ -57,11 +98,12 @@ struct meld_file {
     bool computed; /* a safetensors shard: no disk holds it */
 };
 
+/* A variant has the files of the model it is of, under the same numbers. */
 size_t meld_n_files(const struct meld *meld);
 const struct meld_file *meld_file(const struct meld *meld, size_t index); /* index < meld_n_files */
 ssize_t meld_find(const struct meld *meld, const char *path);             /* index or -ENOENT */
 
-/* The same for everything that gives the same bytes: recipe, sources' identities and version. */
+/* The same for everything that gives the same bytes: recipe, variant, sources' identities and version. */
 uint64_t meld_fingerprint(const struct meld *meld);
 /* The newest of the merge file and the sources. */
 struct timespec meld_mtime(const struct meld *meld);
@@ -88,7 +130,8 @@ typedef bool meld_progress(void *arg, uint64_t done, uint64_t total);
 
 /* Read every tensor, and tell what headers cannot: NaN, infinities and what cannot be read are errors; donors
  * that change nothing, and changes that rounding loses, warnings. *text: figures for people, malloc'd.
- * progress may be NULL. Not after meld_start. 0, whatever was found; -ECANCELED; -ENOMEM. */
+ * progress may be NULL. With threads of its own; not while the model is read. 0, whatever was found;
+ * -ECANCELED; -ENOMEM. */
 int meld_inspect(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **text);
 
 struct meld_counters {
@@ -97,10 +140,9 @@ struct meld_counters {
     uint64_t requests, bytes_served, bytes_computed, bytes_read; /* since the start */
     uint64_t stats_done, stats_running;                          /* tensors */
     uint64_t stats_bytes_read, stats_kept;
-    uint64_t failed;                           /* requests answered by an error */
-    uint64_t n_tensors, n_models, bytes_total; /* bytes_total: of all files */
+    uint64_t failed; /* requests answered by an error */
 };
-void meld_counters(struct meld *meld, struct meld_counters *counters);
+void meld_counters(struct meld_engine *engine, struct meld_counters *counters);
 
 const char *meld_version(void);
 

@@ -460,7 +460,7 @@ static double cost_of(struct slice_inputs *const *slices, size_t n, unsigned *de
     return most;
 }
 
-/* Of the result's donor. -ENOMEM; other problems are reported. */
+/* Of the donor. -ENOMEM; other problems are reported. */
 static int list_side_files(struct builder *b)
 {
     struct err err;
@@ -502,7 +502,7 @@ static int plan_slices_of(struct builder *b, struct slice_inputs *const *slices,
     if (!b->donor)
         return 0;
     plan->donor = b->donor->disk ? b->donor->disk : b->donor->stage->donor;
-    if (!b->doc->name && list_side_files(b))
+    if (list_side_files(b))
         return say_memory(b);
     status = meet_inputs(b, slices, n);
     if (status)

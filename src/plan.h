@@ -17,6 +17,8 @@ struct plan_input {
     const char *file;   /* path, or NULL: computed by a stage */
     enum dtype dtype;
     const char *shown; /* its name there, or what it is made of */
+    const char *asked; /* what it is called for parameters: `tensor`, but a tied head is a head */
+    int model_number;  /* of the document's models (document_model); -1: none */
 };
 
 struct plan_tensor {
@@ -24,7 +26,9 @@ struct plan_tensor {
     struct recipe recipe;
     struct plan_input *inputs; /* [recipe.n_inputs] */
     double t;                  /* position in its slice, for gradients */
-    const char *note;          /* why it is not simply merged, or NULL */
+    bool by_values;   /* parameter values say how it is made, by recipe.merge.method: other ones may say
+                         otherwise */
+    const char *note; /* why it is not simply merged, or NULL */
 };
 
 /* A model as the plan sees it: opened from disk, or a stage computed from others. */

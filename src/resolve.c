@@ -59,8 +59,8 @@ int resolve_check(const struct method_param *param, const struct setting *settin
     return 0;
 }
 
-static int interpolate(const struct method_param *param, const struct setting *setting, double t,
-                       double *value, struct err *err)
+int resolve_setting(const struct method_param *param, const struct setting *setting, double t, double *value,
+                    struct err *err)
 {
     double x = t * (double)(setting->n - 1), low, high, fraction = x - (double)(size_t)x;
     size_t i = (size_t)x, next = i + 1 < setting->n ? i + 1 : setting->n - 1;
@@ -73,7 +73,7 @@ static int interpolate(const struct method_param *param, const struct setting *s
     if (param->kind == PARAM_INTEGER && *value != floor(*value))
         return err_set(err, -EINVAL, "parameter `%s` is a whole number, but its gradient gives %g here",
                        param->name, *value);
-    return 1;
+    return 0;
 }
 
 int resolve(const struct scopes *scopes, const struct method_param *param, const char *tensor, double t,
@@ -89,7 +89,7 @@ int resolve(const struct scopes *scopes, const struct method_param *param, const
             if (setting->n == 0)
                 break;
             *at = setting->at;
-            return interpolate(param, setting, t, value, err);
+            return resolve_setting(param, setting, t, value, err) ? -EINVAL : 1;
         }
     }
     return 0;

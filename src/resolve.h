@@ -27,6 +27,10 @@ bool resolve_scalar(const struct method_param *param, const struct scalar *scala
 /* Are all values of a setting of the parameter's kind? 0 or -EINVAL. */
 int resolve_check(const struct method_param *param, const struct setting *setting, struct err *err);
 
+/* The value of one setting at position t. 0, or -EINVAL: not of the parameter's kind. */
+int resolve_setting(const struct method_param *param, const struct setting *setting, double t, double *value,
+                    struct err *err);
+
 /* Value of `param` for `tensor` at position t. 1: *value is set; 0: no scope has one; -EINVAL: a value is not
  * of the parameter's kind, with its place in *at. */
 int resolve(const struct scopes *scopes, const struct method_param *param, const char *tensor, double t,

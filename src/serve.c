@@ -12,6 +12,8 @@
 
 /* With fewer slots than this a small read must not cost a whole piece. */
 enum { FEW_SLOTS = 16 };
+/* Statistics that nobody uses at the moment may hold one in so many bytes of the cache. */
+enum { SPARE_SHARE = 8 };
 
 struct request;
 
@@ -22,7 +24,6 @@ struct buffer {
 };
 
 struct serve {
-    const struct layout *layout;
     struct cache *cache;
     struct pool *pool;
     struct stats *stats;
@@ -45,11 +46,14 @@ struct range {
     struct stats_waiter waiter; /* first member */
     struct task task;           /* submitted then */
     struct serve *serve;
-    size_t index; /* of the file */
+    struct served *model;    /* held by the request, or by one that waits for the fill */
+    struct overlay *overlay; /* of a variant: its recipes, from the first tensor of the range on */
+    size_t index;            /* of the file */
     uint64_t off;
     size_t len;
-    size_t tensor; /* the first one not known to be ready */
-    int status;    /* why it cannot be computed; err says more */
+    size_t first, end; /* tensors that it touches */
+    size_t tensor;     /* the first one not known to be ready */
+    int status;        /* why it cannot be computed; err says more */
     struct err err;
 };
 
@@ -79,9 +83,14 @@ struct fill {
     char *slot;
 };
 
-static uint64_t key_of(size_t index, uint64_t piece)
+static const struct vfile *file_of(const struct range *range)
 {
-    return (uint64_t)index << 32 | piece;
+    return served_file(range->model, range->index);
+}
+
+static struct cache_key key_of(const struct range *range, uint64_t piece)
+{
+    return (struct cache_key){range->model->id, (uint64_t)range->index << 32 | piece};
 }
 
 /* ---- bytes of a file */
@@ -129,23 +138,30 @@ static void count_computed(struct serve *serve, const struct recipe *recipe, siz
     atomic_fetch_add_explicit(&serve->bytes_read, read, memory_order_relaxed);
 }
 
-static int fill_shard(struct serve *serve, const struct vfile *file, uint64_t off, size_t len, char *out,
-                      struct scratch *scratch, struct err *err)
+/* A tensor of the file, as the range's model makes it. */
+static const struct recipe *recipe_of(const struct range *range, size_t tensor)
 {
+    return range->overlay ? &range->overlay->recipes[tensor - range->first]
+                          : &file_of(range)->tensors[tensor]->recipe;
+}
+
+static int fill_shard(struct range *range, const struct vfile *file, char *out, struct scratch *scratch)
+{
+    uint64_t off = range->off;
     size_t part = 0;
     int status = 0;
 
     if (off < file->bytes_len) {
-        part = file->bytes_len - off < len ? (size_t)(file->bytes_len - off) : len;
+        part = file->bytes_len - off < range->len ? (size_t)(file->bytes_len - off) : range->len;
         memcpy(out, file->bytes + off, part);
     }
-    for (size_t i = layout_find(file, off + part); part < len && status == 0; i++) {
+    for (size_t i = range->first; part < range->len && status == 0; i++) {
         uint64_t skip = off + part - file->begin[i], left = file->tensors[i]->st.len - skip;
-        size_t want = left < len - part ? (size_t)left : len - part;
+        size_t want = left < range->len - part ? (size_t)left : range->len - part;
         if (want == 0) /* an empty tensor */
             continue;
-        status = compute_bytes(&file->tensors[i]->recipe, skip, want, out + part, scratch, err);
-        count_computed(serve, &file->tensors[i]->recipe, want);
+        status = compute_bytes(recipe_of(range, i), skip, want, out + part, scratch, &range->err);
+        count_computed(range->serve, recipe_of(range, i), want);
         part += want;
     }
     return status;
@@ -153,27 +169,30 @@ static int fill_shard(struct serve *serve, const struct vfile *file, uint64_t of
 
 static int compute_range(struct range *range, char *out, struct scratch *scratch)
 {
-    const struct vfile *file = &range->serve->layout->files[range->index];
+    const struct vfile *file = file_of(range);
 
     if (range->status == 0 && atomic_load_explicit(&range->serve->stopping, memory_order_relaxed))
         range->status = err_set(&range->err, -ECANCELED, "%s: stopped", file->path);
     if (range->status)
         return range->status;
     if (file->kind == VFILE_SHARD)
-        return fill_shard(range->serve, file, range->off, range->len, out, scratch, &range->err);
+        return fill_shard(range, file, out, scratch);
     return source_read(file->source, range->off, range->len, out, &range->err);
 }
 
 /* ---- statistics first */
 
+/* Whoever must outlive statistics that are begun for the range. */
+static struct keeper *owner_of(const struct range *range)
+{
+    return range->overlay ? &range->overlay->keeper : range->model->owner;
+}
+
 /* Submit the range's task once all its tensors are ready; no thread waits for that. */
 static void submit_when_ready(struct range *range)
 {
-    const struct vfile *file = &range->serve->layout->files[range->index];
-    uint64_t end = range->off + range->len;
-
-    for (; range->tensor < file->n_tensors && file->begin[range->tensor] < end; range->tensor++) {
-        if (!stats_get(range->serve->stats, &file->tensors[range->tensor]->recipe, &range->waiter))
+    for (; range->tensor < range->end; range->tensor++) {
+        if (!stats_get(range->serve->stats, recipe_of(range, range->tensor), owner_of(range), &range->waiter))
             return;
     }
     pool_submit(range->serve->pool, &range->task);
@@ -192,18 +211,45 @@ static void stats_ready(struct stats_waiter *waiter, int status, const struct er
     pool_submit(range->serve->pool, &range->task);
 }
 
-static void start_range(struct range *range, void (*run)(struct task *, struct scratch *))
+/* Which tensors the range touches; a variant's recipes of them. 0 or -ENOMEM. */
+static int find_tensors(struct range *range)
 {
-    const struct vfile *file = &range->serve->layout->files[range->index];
+    const struct vfile *file = file_of(range);
     uint64_t end = range->off + range->len;
 
+    if (file->kind != VFILE_SHARD)
+        return 0;
+    range->first = range->end = layout_find(file, range->off);
+    while (range->end < file->n_tensors && file->begin[range->end] < end)
+        range->end++;
+    if (!range->model->variant)
+        return 0;
+    return overlay_new(file->tensors + range->first, range->end - range->first, range->model->variant,
+                       range->serve->stats, range->model->owner, &range->overlay);
+}
+
+static void start_range(struct range *range, void (*run)(struct task *, struct scratch *))
+{
     range->task.run = run;
     range->waiter.ready = stats_ready;
-    range->tensor = file->kind == VFILE_SHARD ? layout_find(file, range->off) : 0;
+    range->status = find_tensors(range);
+    if (range->status) {
+        err_set(&range->err, range->status, "out of memory for a read");
+        pool_submit(range->serve->pool, &range->task);
+        return;
+    }
     /* All are begun at once; then the first that is missing is waited for. */
-    for (size_t i = range->tensor; i < file->n_tensors && file->begin[i] < end; i++)
-        stats_get(range->serve->stats, &file->tensors[i]->recipe, NULL);
+    for (size_t i = range->first; i < range->end; i++)
+        stats_get(range->serve->stats, recipe_of(range, i), owner_of(range), NULL);
+    range->tensor = range->first;
     submit_when_ready(range);
+}
+
+static void end_range(struct range *range)
+{
+    if (range->overlay)
+        keeper_drop(&range->overlay->keeper);
+    range->overlay = NULL;
 }
 
 static struct range *range_of(struct task *task)
@@ -218,16 +264,19 @@ static void run_fill(struct task *task, struct scratch *scratch)
     struct fill *fill = (struct fill *)range_of(task);
     int status = compute_range(&fill->range, fill->slot, scratch);
 
+    end_range(&fill->range);
     cache_filled(fill->range.serve->cache, fill->slot, status, &fill->range.err);
     free(fill);
 }
 
-static void start_fill(void *arg, uint64_t key, char *slot)
+static const struct range *asked_of(const struct cache_waiter *waiter);
+
+static void start_fill(void *arg, const struct cache_waiter *waiter, char *slot)
 {
     struct serve *serve = arg;
+    const struct range *asked = asked_of(waiter);
     struct fill *fill = calloc(1, sizeof(*fill));
-    size_t index = (size_t)(key >> 32);
-    uint64_t off = (key & UINT32_MAX) * PIECE, left = serve->layout->files[index].size - off;
+    uint64_t off = (waiter->key.piece & UINT32_MAX) * PIECE, left = file_of(asked)->size - off;
     struct err err;
 
     if (!fill) {
@@ -235,8 +284,11 @@ static void start_fill(void *arg, uint64_t key, char *slot)
         return;
     }
     fill->slot = slot;
-    fill->range = (struct range){
-        .serve = serve, .index = index, .off = off, .len = left < PIECE ? (size_t)left : PIECE};
+    fill->range = (struct range){.serve = serve,
+                                 .model = asked->model,
+                                 .index = asked->index,
+                                 .off = off,
+                                 .len = left < PIECE ? (size_t)left : PIECE};
     start_range(&fill->range, run_fill);
 }
 
@@ -254,10 +306,14 @@ static void answer(struct serve *serve, meld_done *done, void *arg, int status, 
 
 static void finish(struct request *request, int status, char *data, const struct err *err)
 {
+    struct keeper *owner = request->range.model->owner;
+
     answer(request->range.serve, request->done, request->arg, status, data, request->range.len, err);
+    end_range(&request->range);
     free(request->gathered);
     free(request->parts);
     free(request);
+    keeper_drop(owner);
 }
 
 static struct buffer *take_buffer(struct serve *serve)
@@ -305,8 +361,8 @@ static void piece_ready(struct cache_waiter *waiter, int status, const char *dat
     struct request *request = (struct request *)waiter;
     struct serve *serve = request->range.serve;
     uint64_t end = request->range.off + request->range.len;
-    bool whole = request->range.off % PIECE == 0 &&
-                 (end % PIECE == 0 || end == serve->layout->files[request->range.index].size);
+    bool whole =
+        request->range.off % PIECE == 0 && (end % PIECE == 0 || end == file_of(&request->range)->size);
 
     if (status) {
         finish(request, status, NULL, err);
@@ -350,13 +406,22 @@ static void part_ready(struct cache_waiter *waiter, int status, const char *data
     if (status) {
         fail_once(request, status, err);
     } else {
-        uint64_t piece = (waiter->key & UINT32_MAX) * PIECE, end = request->range.off + request->range.len;
+        uint64_t piece = (waiter->key.piece & UINT32_MAX) * PIECE,
+                 end = request->range.off + request->range.len;
         uint64_t from = piece > request->range.off ? piece : request->range.off,
                  to = piece + PIECE < end ? piece + PIECE : end;
         memcpy(request->gathered + (from - request->range.off), data + (from - piece), (size_t)(to - from));
         cache_unpin(request->range.serve->cache, data);
     }
     part_over(request);
+}
+
+/* What a waiter asked for a piece of. */
+static const struct range *asked_of(const struct cache_waiter *waiter)
+{
+    if (waiter->ready == part_ready)
+        return &((const struct part *)waiter)->request->range;
+    return &((const struct request *)waiter)->range;
 }
 
 /* Copy a request together from several pieces. No pin is held while another piece is waited for, so few slots
@@ -378,8 +443,7 @@ static void gather(struct request *request)
     }
     for (size_t i = 0; i < n; i++) {
         struct part *part = &request->parts[i];
-        *part =
-            (struct part){.waiter = {.ready = part_ready, .key = key_of(request->range.index, first + i)}};
+        *part = (struct part){.waiter = {.ready = part_ready, .key = key_of(&request->range, first + i)}};
         part->request = request;
         cache_get(request->range.serve->cache, &part->waiter);
     }
@@ -420,20 +484,23 @@ static void queue_gather(struct request *request)
 }
 
 /* Are these bytes only header and tensors that are copied? */
-static bool is_copy(const struct vfile *file, uint64_t off, size_t len)
+static bool is_copy(const struct served *model, const struct vfile *file, uint64_t off, size_t len)
 {
     for (size_t i = layout_find(file, off); i < file->n_tensors && file->begin[i] < off + len; i++) {
-        if (file->tensors[i]->recipe.kind != RECIPE_COPY)
+        const struct plan_tensor *tensor = file->tensors[i];
+        if (tensor->recipe.kind != RECIPE_COPY || (model->variant && tensor->by_values))
             return false;
     }
     return true;
 }
 
-static bool is_direct(const struct serve *serve, const struct vfile *file, uint64_t off, size_t len)
+static bool is_direct(const struct serve *serve, const struct served *model, const struct vfile *file,
+                      uint64_t off, size_t len)
 {
     if (len > PIECE)
         return false;
-    return file->kind == VFILE_SOURCE || (serve->few_slots && len <= PIECE / 4) || is_copy(file, off, len);
+    return file->kind == VFILE_SOURCE || (serve->few_slots && len <= PIECE / 4) ||
+           is_copy(model, file, off, len);
 }
 
 /* What statistics hold is taken from the cache, so that both together stay within its size. */
@@ -445,9 +512,10 @@ static void share_memory(struct serve *serve)
         cache_lend(serve->cache, held);
 }
 
-void serve_submit(struct serve *serve, size_t index, uint64_t off, size_t len, meld_done *done, void *arg)
+void serve_submit(struct serve *serve, struct served *model, size_t index, uint64_t off, size_t len,
+                  meld_done *done, void *arg)
 {
-    const struct vfile *file = &serve->layout->files[index];
+    const struct vfile *file = served_file(model, index);
     struct request *request;
     struct err err;
 
@@ -464,22 +532,23 @@ void serve_submit(struct serve *serve, size_t index, uint64_t off, size_t len, m
         answer(serve, done, arg, err_set(&err, -ENOMEM, "out of memory for a read"), NULL, 0, &err);
         return;
     }
-    request->range = (struct range){.serve = serve, .index = index, .off = off, .len = len};
+    keeper_hold(model->owner);
+    request->range = (struct range){.serve = serve, .model = model, .index = index, .off = off, .len = len};
     request->done = done;
     request->arg = arg;
     share_memory(serve);
-    if (is_direct(serve, file, off, len)) {
+    if (is_direct(serve, model, file, off, len)) {
         start_range(&request->range, run_direct);
     } else if (off / PIECE == (off + len - 1) / PIECE) {
-        request->waiter = (struct cache_waiter){.ready = piece_ready, .key = key_of(index, off / PIECE)};
+        request->waiter =
+            (struct cache_waiter){.ready = piece_ready, .key = key_of(&request->range, off / PIECE)};
         cache_get(serve->cache, &request->waiter);
     } else {
         queue_gather(request);
     }
 }
 
-int serve_new(const struct layout *layout, size_t cache_bytes, unsigned n_threads, struct serve **out,
-              struct err *err)
+int serve_new(size_t cache_bytes, unsigned n_threads, struct serve **out, struct err *err)
 {
     struct serve *serve = calloc(1, sizeof(*serve));
     int status;
@@ -487,14 +556,13 @@ int serve_new(const struct layout *layout, size_t cache_bytes, unsigned n_thread
     *out = NULL;
     if (!serve)
         return err_set(err, -ENOMEM, "out of memory");
-    serve->layout = layout;
     serve->max_gathering = 2 * n_threads;
     serve->gather_tail = &serve->gathering;
     pthread_mutex_init(&serve->lock, NULL);
     status = cache_new(cache_bytes, start_fill, serve, &serve->cache, err);
     if (status == 0)
         status = pool_new(n_threads, kernels_best(), &serve->pool, err);
-    if (status == 0 && !(serve->stats = stats_new(serve->pool, n_threads)))
+    if (status == 0 && !(serve->stats = stats_new(serve->pool, n_threads, cache_bytes / SPARE_SHARE)))
         status = err_set(err, -ENOMEM, "out of memory");
     if (status) {
         serve_free(serve);
@@ -513,11 +581,19 @@ void serve_stop(struct serve *serve)
     stats_stop(serve->stats);
 }
 
-void serve_free(struct serve *serve)
+void serve_end(struct serve *serve)
 {
     if (!serve)
         return;
     pool_free(serve->pool); /* runs what is queued, and with it every request to its end */
+    serve->pool = NULL;
+}
+
+void serve_free(struct serve *serve)
+{
+    if (!serve)
+        return;
+    serve_end(serve);
     stats_free(serve->stats);
     cache_free(serve->cache);
     while (serve->buffers) {
@@ -527,6 +603,11 @@ void serve_free(struct serve *serve)
     }
     pthread_mutex_destroy(&serve->lock);
     free(serve);
+}
+
+struct stats *serve_stats(struct serve *serve)
+{
+    return serve->stats;
 }
 
 void serve_counters(struct serve *serve, struct meld_counters *counters)

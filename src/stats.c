@@ -5,26 +5,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "recipe_key.h"
+
 enum {
     BLOCKS_MAX = 1024,
     BLOCK_MIN = 65536,     /* elements */
     ACCS_BYTES = 8 << 20,  /* of all blocks of a pass: where an accumulator is large, blocks are few */
     ACCS_TOTAL = 16 << 20, /* of all passes at a time; one that exceeds it by itself runs alone */
-    STEP_BYTES = 4 << 20,  /* of inputs read before others get their turn, and `stopping` is looked at */
+    N_BUCKETS = 1 << 14,
+    STEP_BYTES = 4 << 20, /* of inputs read before others get their turn, and `stopping` is looked at */
 };
 
 /* One tensor's statistics under way. */
 struct stats_run {
     struct task task; /* first member: of the run as a whole, to begin it */
     struct stats *stats;
-    const struct recipe *recipe;
+    struct stat_entry *entry;
+    const struct recipe *recipe;  /* of who asked first */
+    struct keeper *owner;         /* of the recipe; held */
     struct stats_waiter own;      /* waits for what the inputs need first */
     unsigned input;               /* the first input not known to be ready */
     struct stats_waiter *waiters; /* stats->lock */
     struct stats_run *next;       /* stats->lock: in the queue */
 
-    struct kept *kept;
-    void *state; /* kept->state */
+    void *state;
     const struct pass *pass;
     unsigned n_passes;
     struct blocks blocks;
@@ -38,10 +42,15 @@ struct stats_run {
     struct err err;
 };
 
-/* A finished state, kept until stats_free. */
-struct kept {
-    struct kept *next;
-    _Alignas(16) char state[];
+/* The statistics of one key: under way, or complete. */
+struct stat_entry {
+    struct digest key;
+    struct stat_entry *chain; /* of its bucket */
+    struct stats_run *run;    /* under way */
+    void *state;              /* complete */
+    size_t size;
+    unsigned pins;                    /* slots, and the run */
+    struct stat_entry *newer, *older; /* among those that nobody pins */
 };
 
 /* Works on one block after the other, one step each time it runs. */
@@ -58,19 +67,21 @@ struct stats {
     atomic_bool stopping;
     atomic_uint_fast64_t tensors, bytes_read;
 
-    pthread_mutex_t lock;            /* guards the slots' ->run and what follows */
+    pthread_mutex_t lock;            /* guards slots, entries and what follows */
     struct stats_run *queue, **tail; /* runs that await their turn */
     unsigned n_active;
     struct stats_run *starved; /* active ones whose next pass awaits memory, the last to come first */
     struct stats_run
         *oversized; /* the same, for all of the memory; while one waits no other pass is let in */
     size_t accs_bytes;
-    uint64_t kept_bytes;
-    atomic_size_t held_bytes; /* both; written with the lock held */
-    struct kept *kept;
+    uint64_t kept_bytes, spare_bytes; /* of complete states; of those that nobody pins */
+    uint64_t spare_max;
+    atomic_size_t held_bytes; /* kept and accumulators; written with the lock held */
+    struct stat_entry *newest, *oldest;
+    struct stat_entry *buckets[N_BUCKETS];
 };
 
-struct stats *stats_new(struct pool *pool, unsigned n_threads)
+struct stats *stats_new(struct pool *pool, unsigned n_threads, size_t spare_max)
 {
     struct stats *stats = calloc(1, sizeof(*stats));
 
@@ -78,6 +89,7 @@ struct stats *stats_new(struct pool *pool, unsigned n_threads)
         return NULL;
     stats->pool = pool;
     stats->n_threads = n_threads;
+    stats->spare_max = spare_max;
     stats->tail = &stats->queue;
     pthread_mutex_init(&stats->lock, NULL);
     return stats;
@@ -87,9 +99,12 @@ void stats_free(struct stats *stats)
 {
     if (!stats)
         return;
-    for (struct kept *kept = stats->kept, *next; kept; kept = next) {
-        next = kept->next;
-        free(kept);
+    for (size_t b = 0; b < N_BUCKETS; b++) {
+        for (struct stat_entry *entry = stats->buckets[b], *next; entry; entry = next) {
+            next = entry->chain;
+            free(entry->state);
+            free(entry);
+        }
     }
     pthread_mutex_destroy(&stats->lock);
     free(stats);
@@ -415,6 +430,89 @@ static void begin_pass(struct stats_run *run)
     end_run(run);
 }
 
+/* ---- entries, all with stats->lock held */
+
+static struct stat_entry **bucket_of(struct stats *stats, struct digest key)
+{
+    return &stats->buckets[key.lo % N_BUCKETS];
+}
+
+static struct stat_entry *find_entry(struct stats *stats, struct digest key)
+{
+    struct stat_entry *entry = *bucket_of(stats, key);
+
+    while (entry && (entry->key.lo != key.lo || entry->key.hi != key.hi))
+        entry = entry->chain;
+    return entry;
+}
+
+static void remove_entry(struct stats *stats, struct stat_entry *entry)
+{
+    struct stat_entry **link = bucket_of(stats, entry->key);
+
+    while (*link != entry)
+        link = &(*link)->chain;
+    *link = entry->chain;
+    free(entry->state);
+    free(entry);
+}
+
+static void spare_remove(struct stats *stats, struct stat_entry *entry)
+{
+    *(entry->newer ? &entry->newer->older : &stats->newest) = entry->older;
+    *(entry->older ? &entry->older->newer : &stats->oldest) = entry->newer;
+    stats->spare_bytes -= entry->size;
+}
+
+static void pin(struct stats *stats, struct stat_entry *entry)
+{
+    if (entry->pins++ == 0)
+        spare_remove(stats, entry);
+}
+
+/* What nobody uses any more is kept for who asks again, as far as there is room. */
+static void unpin(struct stats *stats, struct stat_entry *entry)
+{
+    if (--entry->pins > 0)
+        return;
+    if (!entry->state) {
+        remove_entry(stats, entry);
+        return;
+    }
+    entry->older = stats->newest;
+    entry->newer = NULL;
+    *(entry->older ? &entry->older->newer : &stats->oldest) = entry;
+    stats->newest = entry;
+    stats->spare_bytes += entry->size;
+    while (stats->spare_bytes > stats->spare_max) {
+        struct stat_entry *oldest = stats->oldest;
+        spare_remove(stats, oldest);
+        stats->kept_bytes -= oldest->size;
+        remove_entry(stats, oldest);
+    }
+    note_held(stats);
+}
+
+static void bind(struct stats *stats, struct stat_slot *slot, struct stat_entry *entry)
+{
+    if (slot->entry)
+        return;
+    pin(stats, entry);
+    slot->entry = entry;
+    atomic_store_explicit(&slot->state, entry->state, memory_order_release);
+}
+
+void stats_release(struct stats *stats, struct stat_slot *slot)
+{
+    if (!slot || !slot->entry)
+        return;
+    pthread_mutex_lock(&stats->lock);
+    unpin(stats, slot->entry);
+    pthread_mutex_unlock(&stats->lock);
+    slot->entry = NULL;
+    atomic_store_explicit(&slot->state, NULL, memory_order_relaxed);
+}
+
 /* ---- runs */
 
 static bool is_ready(const struct recipe *recipe)
@@ -424,35 +522,52 @@ static bool is_ready(const struct recipe *recipe)
 
 static void begin_next(struct stats *stats);
 
+static void run_free(struct stats_run *run)
+{
+    if (!run)
+        return;
+    pthread_mutex_destroy(&run->lock);
+    keeper_drop(run->owner);
+    free(run);
+}
+
+/* The state is the entry's from here on. */
+static void complete(struct stats_run *run)
+{
+    struct stats *stats = run->stats;
+    struct stat_entry *entry = run->entry;
+
+    if (run->status) {
+        free(run->state);
+        return;
+    }
+    entry->state = run->state;
+    entry->size = sizeof(*entry) + run->recipe->merge.method->stats->state_size(&run->recipe->merge);
+    stats->kept_bytes += entry->size;
+    note_held(stats);
+    bind(stats, run->recipe->slot, entry);
+    atomic_fetch_add_explicit(&stats->tensors, 1, memory_order_relaxed);
+}
+
 static void end_run(struct stats_run *run)
 {
     struct stats *stats = run->stats;
-    struct stat_slot *slot = run->recipe->slot;
     struct stats_waiter *waiter, *next;
 
     pthread_mutex_lock(&stats->lock);
-    if (run->status == 0) {
-        run->kept->next = stats->kept;
-        stats->kept = run->kept;
-        stats->kept_bytes +=
-            sizeof(*run->kept) + run->recipe->merge.method->stats->state_size(&run->recipe->merge);
-        note_held(stats);
-        atomic_store_explicit(&slot->state, run->state, memory_order_release);
-    } else {
-        free(run->kept);
-    }
-    slot->run = NULL;
+    complete(run);
+    run->entry->run = NULL;
     waiter = run->waiters;
     stats->n_active--;
     pthread_mutex_unlock(&stats->lock);
-    if (run->status == 0)
-        atomic_fetch_add_explicit(&stats->tensors, 1, memory_order_relaxed);
-    for (; waiter; waiter = next) {
+    for (; waiter; waiter = next) { /* they ask again, and find it */
         next = waiter->next;
         waiter->ready(waiter, run->status, &run->err);
     }
-    pthread_mutex_destroy(&run->lock);
-    free(run);
+    pthread_mutex_lock(&stats->lock);
+    unpin(stats, run->entry);
+    pthread_mutex_unlock(&stats->lock);
+    run_free(run);
     begin_next(stats);
 }
 
@@ -463,9 +578,8 @@ static void start_run(struct task *task, struct scratch *scratch)
     struct err err;
 
     (void)scratch;
-    run->kept = calloc(1, sizeof(*run->kept) + merge->method->stats->state_size(merge));
-    if (run->kept) {
-        run->state = run->kept->state;
+    run->state = calloc(1, merge->method->stats->state_size(merge));
+    if (run->state) {
         begin_pass(run);
     } else {
         fail(run, err_set(&err, -ENOMEM, "tensor %s: out of memory for its statistics", merge->name), &err);
@@ -504,7 +618,7 @@ static void queue_run(struct stats_run *run)
 }
 
 static bool await_inputs(struct stats *stats, const struct recipe *recipe, unsigned *input,
-                         struct stats_waiter *waiter);
+                         struct keeper *owner, struct stats_waiter *waiter);
 
 static void input_ready(struct stats_waiter *waiter, int status, const struct err *err)
 {
@@ -512,7 +626,7 @@ static void input_ready(struct stats_waiter *waiter, int status, const struct er
 
     if (status)
         fail(run, status, err);
-    else if (!await_inputs(run->stats, run->recipe, &run->input, &run->own))
+    else if (!await_inputs(run->stats, run->recipe, &run->input, run->owner, &run->own))
         return;
     if (run->status == 0) {
         queue_run(run);
@@ -525,14 +639,15 @@ static void input_ready(struct stats_waiter *waiter, int status, const struct er
 }
 
 /* Is what a feed needs ready: a stage's statistics, and those of the stages that a view is of? */
-static bool feed_ready(struct stats *stats, const struct feed *feed, struct stats_waiter *waiter)
+static bool feed_ready(struct stats *stats, const struct feed *feed, struct keeper *owner,
+                       struct stats_waiter *waiter)
 {
     const struct recipe *stage = feed_recipe(feed);
 
-    if (stage && !stats_get(stats, stage, waiter))
+    if (stage && !stats_get(stats, stage, owner, waiter))
         return false;
     for (size_t i = 0; i < feed->n_parts; i++) {
-        if (!feed_ready(stats, feed->parts[i], waiter))
+        if (!feed_ready(stats, feed->parts[i], owner, waiter))
             return false;
     }
     return true;
@@ -540,64 +655,107 @@ static bool feed_ready(struct stats *stats, const struct feed *feed, struct stat
 
 /* Are all inputs from *input on ready? If not the waiter is told of the first that is not. */
 static bool await_inputs(struct stats *stats, const struct recipe *recipe, unsigned *input,
-                         struct stats_waiter *waiter)
+                         struct keeper *owner, struct stats_waiter *waiter)
 {
     for (; *input < recipe->n_inputs; (*input)++) {
-        if (!feed_ready(stats, recipe->inputs[*input], waiter))
+        if (!feed_ready(stats, recipe->inputs[*input], owner, waiter))
             return false;
     }
     return true;
 }
 
-/* The run of a slot, begun if there is none; *fresh tells. stats->lock is held. */
-static struct stats_run *run_of(struct stats *stats, const struct recipe *recipe, bool *fresh)
+static struct stats_run *run_new(struct stats *stats, const struct recipe *recipe, struct keeper *owner)
 {
-    struct stats_run *run = recipe->slot->run;
+    struct stats_run *run = calloc(1, sizeof(*run));
 
-    *fresh = !run;
-    if (run)
-        return run;
-    run = calloc(1, sizeof(*run));
     if (!run)
         return NULL;
     run->task.run = start_run;
     run->stats = stats;
     run->recipe = recipe;
+    run->owner = owner;
     run->own.ready = input_ready;
     pthread_mutex_init(&run->lock, NULL);
-    recipe->slot->run = run;
+    keeper_hold(owner);
     return run;
 }
 
-static bool join_run(struct stats *stats, const struct recipe *recipe, struct stats_waiter *waiter)
+static struct stat_entry *entry_new(struct stats *stats, struct digest key)
 {
+    struct stat_entry *entry = calloc(1, sizeof(*entry)), **bucket = bucket_of(stats, key);
+
+    if (!entry)
+        return NULL;
+    entry->key = key;
+    entry->chain = *bucket;
+    *bucket = entry;
+    return entry;
+}
+
+/* Begin the key's run; NULL if memory runs out. entry: the key's, NULL: a new one. */
+static struct stats_run *begin_entry(struct stats *stats, struct stat_entry *entry, struct digest key,
+                                     const struct recipe *recipe, struct keeper *owner)
+{
+    struct stats_run *run = run_new(stats, recipe, owner);
+
+    if (run && !entry)
+        entry = entry_new(stats, key);
+    if (!run || !entry) {
+        run_free(run);
+        return NULL;
+    }
+    entry->run = run;
+    entry->pins++;
+    run->entry = entry;
+    return run;
+}
+
+/* Of the recipe's key: is it complete (then the slot has it), or under way, or begun here: *fresh? An entry
+ * whose run has just failed is begun anew. */
+static bool join_entry(struct stats *stats, const struct recipe *recipe, struct digest key,
+                       struct keeper *owner, struct stats_run **run, bool *fresh)
+{
+    struct stat_entry *entry = find_entry(stats, key);
+
+    if (entry && entry->state) {
+        bind(stats, recipe->slot, entry);
+        return true;
+    }
+    *fresh = !entry || !entry->run;
+    *run = *fresh ? begin_entry(stats, entry, key, recipe, owner) : entry->run;
+    return false;
+}
+
+static bool join_run(struct stats *stats, const struct recipe *recipe, struct keeper *owner,
+                     struct stats_waiter *waiter)
+{
+    struct digest key = recipe_stats_key(recipe);
     struct stats_run *run = NULL;
     struct err err;
     bool ready, fresh = false;
 
     pthread_mutex_lock(&stats->lock);
-    ready = is_ready(recipe);
-    if (!ready)
-        run = run_of(stats, recipe, &fresh);
+    ready = is_ready(recipe) || join_entry(stats, recipe, key, owner, &run, &fresh);
     if (run && waiter) {
         waiter->next = run->waiters;
         run->waiters = waiter;
     }
     pthread_mutex_unlock(&stats->lock);
-    if (fresh && run && await_inputs(stats, recipe, &run->input, &run->own))
+    if (fresh && run && await_inputs(stats, recipe, &run->input, owner, &run->own))
         queue_run(run);
     if (!ready && !run && waiter)
         waiter->ready(waiter, err_set(&err, -ENOMEM, "out of memory for statistics"), &err);
     return ready;
 }
 
-bool stats_get(struct stats *stats, const struct recipe *recipe, struct stats_waiter *waiter)
+bool stats_get(struct stats *stats, const struct recipe *recipe, struct keeper *owner,
+               struct stats_waiter *waiter)
 {
     unsigned input = 0;
 
     if (!recipe->slot)
-        return await_inputs(stats, recipe, &input, waiter);
-    return is_ready(recipe) || join_run(stats, recipe, waiter);
+        return await_inputs(stats, recipe, &input, owner, waiter);
+    return is_ready(recipe) || join_run(stats, recipe, owner, waiter);
 }
 
 size_t stats_held(const struct stats *stats)

@@ -5,13 +5,19 @@
  * take, each with an accumulator of its own, and the accumulators are folded in order of the blocks. How a
  * tensor is cut depends on its size alone, so the numbers do not depend on threads. Workers take a block in
  * short steps, so that reads get their turn; few tensors are worked on at a time and accumulators have a
- * common limit, so memory is bounded; who waits is a list entry. Thread-safe.
+ * common limit, so memory is bounded; who waits is a list entry.
+ *
+ * What is found is known by a key (recipe_key.h) and shared by all recipes that have the same one: those of
+ * variants, of other merge files, of the same file read again. A recipe's slot is bound to it when it is
+ * asked for, and holds it until it is released; what no slot holds is kept as long as there is room.
+ * Thread-safe.
  */
 #ifndef STATS_H
 #define STATS_H
 
 #include "compute.h"
 #include "err.h"
+#include "keeper.h"
 #include "pool.h"
 
 struct stats;
@@ -28,17 +34,22 @@ struct stats_counters {
     uint64_t kept_bytes;                   /* of finished states */
 };
 
-/* As many tensors as threads are worked on at a time. pool: borrowed. NULL if memory runs out. */
-struct stats *stats_new(struct pool *pool, unsigned n_threads);
-/* Frees the states, too: no recipe may be computed any more. No run may be left: after pool_free. NULL is
- * fine. */
+/* As many tensors as threads are worked on at a time. spare_max: bytes of states that no slot holds. pool:
+ * borrowed. NULL if memory runs out. */
+struct stats *stats_new(struct pool *pool, unsigned n_threads, size_t spare_max);
+/* Frees the states, too: no recipe may be computed any more, nor its slot released. No run may be left: after
+ * pool_free. NULL is fine. */
 void stats_free(struct stats *stats);
 /* Runs end as soon as they can, with -ECANCELED. */
 void stats_stop(struct stats *stats);
 
 /* Is what the recipe needs, its stages' needs included, there? If not it is begun, and the waiter (NULL:
- * nobody) told. */
-bool stats_get(struct stats *stats, const struct recipe *recipe, struct stats_waiter *waiter);
+ * nobody) told. owner: of the recipe and its stages, who must outlive what is begun and is held for so long;
+ * NULL: they live until stats_free. */
+bool stats_get(struct stats *stats, const struct recipe *recipe, struct keeper *owner,
+               struct stats_waiter *waiter);
+/* The slot's recipe is not computed any more, or must ask again. NULL, or a slot never bound, is fine. */
+void stats_release(struct stats *stats, struct stat_slot *slot);
 
 /* Bytes held now: finished states, and accumulators of passes under way. */
 size_t stats_held(const struct stats *stats);

@@ -17,9 +17,10 @@ struct candidate {
     struct input_tensor *views; /* [n] */
     unsigned *index;            /* [n] of the model in the slice */
     const char *
-        *asked; /* [n] name there; a tied head is asked for as the head, and read from the embedding */
-    int base;   /* index into views, or -1 */
-    bool pass;  /* the one input is served as it is, without the method */
+        *asked;     /* [n] name there; a tied head is asked for as the head, and read from the embedding */
+    int base;       /* index into views, or -1 */
+    bool pass;      /* the one input is served as it is, without the method */
+    bool by_values; /* the method's parameters say how it is made */
     const char *note;
 };
 
@@ -293,12 +294,6 @@ static int merge_values(struct candidate *c, struct merge *merge)
     return status;
 }
 
-/* Is a value of `from` the same after going through `through` and into `to`? */
-static bool exact(enum dtype from, enum dtype through, enum dtype to)
-{
-    return from == to && dtype_promote(from, through) == through;
-}
-
 static bool has_kernels(enum dtype dtype)
 {
     return dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16;
@@ -322,7 +317,7 @@ static int pass_recipe(struct candidate *c, enum dtype work, struct recipe *reci
 
     recipe->dtype = out == DTYPE_NONE ? work : out;
     recipe->merge.work = work;
-    recipe->kind = exact(c->views[0].dtype, work, recipe->dtype) ? RECIPE_COPY : RECIPE_CAST;
+    recipe->kind = recipe_pass_kind(c->views[0].dtype, work, recipe->dtype);
     return recipe->kind == RECIPE_COPY ? 0 : check_work_type(c, work);
 }
 
@@ -341,6 +336,7 @@ static int merge_recipe(struct candidate *c, enum dtype work, struct recipe *rec
     merge->base = method->base == BASE_IGNORED ? -1 : c->base;
     recipe->kind = RECIPE_MERGE;
     recipe->dtype = out == DTYPE_NONE ? merge->result : out;
+    c->by_values = true;
     status = merge_values(c, merge);
     if (status)
         return status;
@@ -394,6 +390,7 @@ static int is_untouched(struct candidate *c, struct merge *merge)
         return c->pass;
     merge->method = method;
     merge->n_inputs = 1;
+    c->by_values = true;
     status = merge_values(c, merge);
     return status ? status : method->is_copy(merge);
 }
@@ -431,6 +428,25 @@ static int decide(struct candidate *c, struct recipe *recipe)
     return c->pass ? pass_recipe(c, work, recipe) : merge_recipe(c, work, recipe);
 }
 
+/* The document's number of the model that input i is of, -1 where the document names none. */
+static int number_of(const struct candidate *c, unsigned i)
+{
+    const struct slice_source *source = c->slice->sources[c->index[i]];
+    const struct model_ref *ref = source ? &source->model : NULL;
+
+    if (!ref && c->slice->slice)
+        ref = c->slice->slice->base_model ? c->slice->slice->base_model : c->builder->doc->base_model;
+    return ref ? document_model(c->builder->doc, ref) : -1;
+}
+
+/* The name by which input i is asked for parameters, for as long as the plan lives. */
+static const char *asked_of(const struct candidate *c, unsigned i)
+{
+    if (strcmp(c->asked[i], c->views[i].name) == 0)
+        return c->views[i].name;
+    return arena_strdup(&c->builder->plan->arena, c->asked[i]);
+}
+
 static int copy_inputs(struct candidate *c, struct plan_tensor *tensor)
 {
     struct arena *arena = &c->builder->plan->arena;
@@ -442,7 +458,11 @@ static int copy_inputs(struct candidate *c, struct plan_tensor *tensor)
     for (unsigned i = 0; i < c->n; i++) {
         const struct input_tensor *v = &c->views[i];
         feeds[i] = v->feed;
-        tensor->inputs[i] = (struct plan_input){model_of(c, i)->name, v->name, v->file, v->dtype, v->shown};
+        const char *asked = asked_of(c, i);
+        tensor->inputs[i] = (struct plan_input){
+            model_of(c, i)->name, v->name, v->file, v->dtype, v->shown, asked, number_of(c, i)};
+        if (!asked)
+            return -ENOMEM;
     }
     tensor->recipe.inputs = feeds;
     tensor->recipe.n_inputs = tensor->recipe.merge.n_inputs = c->n;
@@ -491,6 +511,7 @@ static int plan_candidate(struct candidate *c)
         return status == -EINVAL ? 0 : status;
     tensor.st.name = tensor.recipe.merge.name;
     tensor.note = c->note;
+    tensor.by_values = c->by_values;
     added = arena_push(&b->plan->arena, &b->plan->tensors, &b->plan->n_tensors, sizeof(tensor));
     if (!added)
         return -ENOMEM;

@@ -21,11 +21,22 @@ struct want {
     char said[64];
 };
 
-static void keep_fill(void *arg, uint64_t key, char *slot)
+/* Owners have pieces of the same numbers. */
+static struct cache_key key_of(uint64_t key)
+{
+    return (struct cache_key){key % 3, key / 3};
+}
+
+static uint64_t number_of(struct cache_key key)
+{
+    return 3 * key.piece + key.owner;
+}
+
+static void keep_fill(void *arg, const struct cache_waiter *waiter, char *slot)
 {
     struct bench *b = arg;
 
-    b->keys[b->n] = key;
+    b->keys[b->n] = number_of(waiter->key);
     b->slots[b->n++] = slot;
 }
 
@@ -48,7 +59,7 @@ static void start(struct bench *b, size_t slots)
 
 static void get(struct bench *b, struct want *want, uint64_t key)
 {
-    *want = (struct want){.waiter = {.ready = note_ready, .key = key}};
+    *want = (struct want){.waiter = {.ready = note_ready, .key = key_of(key)}};
     cache_get(b->cache, &want->waiter);
 }
 
@@ -238,13 +249,13 @@ struct sync_want {
     const char *data;
 };
 
-static void storm_fill(void *arg, uint64_t key, char *slot)
+static void storm_fill(void *arg, const struct cache_waiter *waiter, char *slot)
 {
     struct storm *storm = arg;
     int n = atomic_fetch_add(&storm->fills, 1);
     struct err err;
 
-    memset(slot, (int)key + 1, 4096);
+    memset(slot, (int)number_of(waiter->key) + 1, 4096);
     if (n % 7 == 3)
         cache_filled(storm->cache, slot, err_set(&err, -EIO, "the seventh"), &err);
     else
@@ -274,7 +285,7 @@ static void *storm_thread(void *arg)
     pthread_mutex_init(&want.lock, NULL);
     pthread_cond_init(&want.woken, NULL);
     for (int i = 0; i < ROUNDS; i++) {
-        want.waiter.key = (uint64_t)(rand_r(&seed) % KEYS);
+        want.waiter.key = key_of((uint64_t)(rand_r(&seed) % KEYS));
         want.over = false;
         cache_get(storm->cache, &want.waiter);
         pthread_mutex_lock(&want.lock);
@@ -283,7 +294,7 @@ static void *storm_thread(void *arg)
         pthread_mutex_unlock(&want.lock);
         if (want.status)
             continue;
-        wrong += want.data[(unsigned)i % 4096] != (char)(want.waiter.key + 1);
+        wrong += want.data[(unsigned)i % 4096] != (char)(number_of(want.waiter.key) + 1);
         cache_unpin(storm->cache, want.data);
     }
     pthread_cond_destroy(&want.woken);

@@ -44,20 +44,30 @@ static int setup(void **state)
     return 0;
 }
 
+static struct meld_engine *engine; /* of the one model that is open */
+
 static struct meld *open_with(size_t cache_bytes, unsigned n_threads)
 {
     struct report report = {0};
-    struct meld_options options = {
-        .config = scratch_path("m.yml"), .cache_bytes = cache_bytes, .n_threads = n_threads};
+    struct meld_engine_options engine_options = {.cache_bytes = cache_bytes, .n_threads = n_threads};
+    struct meld_options options = {.config = scratch_path("m.yml")};
     struct meld *meld;
     struct err err = {{0}};
 
-    if (meld_open(&options, &meld, &report))
+    assert_int_equal(meld_engine_new(&engine_options, &engine, &err), 0);
+    if (meld_open(engine, &options, &meld, &report))
         fail_msg("%s", report.n ? report.problems[0].text : "nothing reported");
     report_fini(&report);
-    if (meld_start(meld, &err))
+    if (meld_engine_start(engine, &err))
         fail_msg("%s", err.text);
     return meld;
+}
+
+static void shut(struct meld *meld)
+{
+    meld_close(meld);
+    meld_engine_free(engine);
+    engine = NULL;
 }
 
 static char *read_all(struct meld *meld, size_t index)
@@ -117,7 +127,7 @@ static void test_the_values(void **state)
         wrong += fabsf(bf16_at(all + header + 2 * i) - merged(0, i)) > fabsf(merged(0, i)) / 128;
     assert_int_equal(wrong, 0);
     free(all);
-    meld_close(meld);
+    shut(meld);
 }
 
 /* Random reads equal the sequential one, whatever the cache and the threads. */
@@ -139,7 +149,7 @@ static void random_reads(size_t cache_bytes, unsigned n_threads)
     }
     free(part);
     free(all);
-    meld_close(meld);
+    shut(meld);
 }
 
 static void test_random_reads(void **state)
@@ -191,12 +201,12 @@ static void test_a_flood_with_few_slots(void **state)
         pthread_cond_wait(&flood.over, &flood.lock);
     pthread_mutex_unlock(&flood.lock);
     assert_int_equal(flood.failed, 0);
-    meld_counters(meld, &counters);
+    meld_counters(engine, &counters);
     assert_int_equal(counters.requests, 500);
     assert_int_equal(counters.bytes_served, 500 * 900000);
     assert_true(counters.cache_used <= counters.cache_bytes);
     assert_int_equal(counters.cache_bytes, MELD_CACHE_MIN);
-    meld_close(meld);
+    shut(meld);
     pthread_cond_destroy(&flood.over);
     pthread_mutex_destroy(&flood.lock);
 }
@@ -212,7 +222,7 @@ static void test_closing_answers_what_was_asked(void **state)
     for (int i = 0; i < 50; i++)
         meld_submit(meld, (size_t)meld_find(meld, "model.safetensors"), (uint64_t)i << 16, 1 << 20,
                     flood_done, &flood);
-    meld_close(meld);
+    shut(meld);
     assert_int_equal(flood.left, 0);
     assert_int_equal(flood.failed, 0);
     pthread_cond_destroy(&flood.over);
@@ -234,7 +244,7 @@ static void test_small_files_and_names(void **state)
     assert_int_equal(meld_read(meld, (size_t)meld_find(meld, "config.json"), 1 << 20, text, 12, &err), 0);
     assert_false(meld_file(meld, (size_t)meld_find(meld, "config.json"))->computed);
     assert_true(meld_mtime(meld).tv_sec > 1000000);
-    meld_close(meld);
+    shut(meld);
 }
 
 static void test_the_fingerprint_follows_recipe_and_sources(void **state)
@@ -243,16 +253,16 @@ static void test_the_fingerprint_follows_recipe_and_sources(void **state)
     uint64_t first = meld_fingerprint(meld), again, other;
 
     (void)state;
-    meld_close(meld);
+    shut(meld);
     meld = open_with(0, 2);
     again = meld_fingerprint(meld);
-    meld_close(meld);
+    shut(meld);
     assert_int_equal(first, again);
     put_text("m.yml", "# another\n");
     put_bytes("m.yml", MERGE, sizeof(MERGE) - 2);
     meld = open_with(0, 1);
     other = meld_fingerprint(meld);
-    meld_close(meld);
+    shut(meld);
     put_text("m.yml", MERGE);
     assert_int_not_equal(first, other);
 }
@@ -275,7 +285,7 @@ static void test_explain(void **state)
     free(text);
     assert_null(meld_explain(meld, "embed_tokens", &err));
     assert_says(err.text, "no tensor `embed_tokens`; it has `model.embed_tokens.weight`");
-    meld_close(meld);
+    shut(meld);
 }
 
 /* A source that is cut while in use is an error that names it; the cache and other tensors stay usable. */
@@ -296,9 +306,9 @@ static void test_a_source_cut_while_open(void **state)
     assert_int_equal(meld_read(meld, (size_t)meld_find(meld, "config.json"), 0, &byte, 1, &err), 1);
     assert_int_equal(meld_read(meld, index, 4096 + (uint64_t)ROWS * 5 * 2 + 66 + 100000, &byte, 1, &err),
                      1); /* copied */
-    meld_counters(meld, &counters);
+    meld_counters(engine, &counters);
     assert_int_equal(counters.failed, 3);
-    meld_close(meld);
+    shut(meld);
     put_big("a", 2, false);
 }
 
@@ -315,7 +325,7 @@ static void test_integers_that_differ(void **state)
 
     (void)state;
     put_shard("a/model.safetensors", odd, 3);
-    assert_int_equal(meld_open(&options, &meld, &report), -EINVAL);
+    assert_int_equal(meld_open(NULL, &options, &meld, &report), -EINVAL);
     assert_null(meld);
     assert_says(report.problems[report.n - 1].text,
                 "tensor model.counts: U8 elements are copied, not merged");
@@ -330,7 +340,7 @@ static void test_what_cannot_be_opened(void **state)
     struct meld *meld;
 
     (void)state;
-    assert_int_equal(meld_open(&options, &meld, &report), -ENOENT);
+    assert_int_equal(meld_open(NULL, &options, &meld, &report), -ENOENT);
     assert_null(meld);
     assert_int_equal(report.n, 1);
     assert_says(report.problems[0].text, "/nonexistent/m.yml");
@@ -338,7 +348,7 @@ static void test_what_cannot_be_opened(void **state)
     put_text("warn.yml",
              "frobnicate: 1\nmerge_method: linear\nparameters: {weight: 1}\nmodels: [{model: a}]\n");
     options = (struct meld_options){.config = scratch_path("warn.yml"), .strict = true};
-    assert_int_equal(meld_open(&options, &meld, &report), -EINVAL);
+    assert_int_equal(meld_open(NULL, &options, &meld, &report), -EINVAL);
     assert_int_equal(report.n, 2);
     assert_says(report.problems[1].text, "warnings, which count as errors");
     report_fini(&report);
@@ -357,12 +367,71 @@ static void test_where_models_are_looked_for(void **state)
     put_text("sub/m.yml", MERGE);
     assert_non_null(getcwd(old, sizeof(old)));
     assert_int_equal(chdir(scratch_dir), 0);
-    assert_int_equal(meld_open(&options, &meld, &report), 0);
-    meld_close(meld);
+    assert_int_equal(meld_open(NULL, &options, &meld, &report), 0);
+    shut(meld);
     options.yaml_dir_only = true;
-    assert_int_equal(meld_open(&options, &meld, &report), -EINVAL);
+    assert_int_equal(meld_open(NULL, &options, &meld, &report), -EINVAL);
     assert_int_equal(chdir(old), 0);
     report_fini(&report);
+}
+
+/* A variant's file differs from the model's where the changed weight is in it, and is the same in any
+ * spelling. */
+static void test_variant(void **state)
+{
+    struct meld *meld = open_with(0, 2), *variant, *again;
+    size_t index = (size_t)meld_find(meld, "model.safetensors");
+    char *plain = read_all(meld, index), *changed, *spelt, *path;
+    uint64_t header;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(meld_variant(meld, "b.weight=0.0/a.weight=5e-1", &variant, &err), 0);
+    assert_string_equal(meld_path(variant), "a.weight=0.5/b.weight=0");
+    assert_int_equal(meld_variant(meld, "a.weight=0.5/b.weight=0", &again, &err), 0);
+    assert_int_equal(meld_fingerprint(variant), meld_fingerprint(again));
+    assert_int_not_equal(meld_fingerprint(variant), meld_fingerprint(meld));
+    assert_int_equal(meld_variant_path(meld, "weight=1.50", &path, &err), 0);
+    assert_string_equal(path, "weight=1.5");
+    changed = read_all(variant, index);
+    spelt = read_all(again, index);
+    assert_memory_equal(changed, spelt, meld_file(meld, index)->size);
+    memcpy(&header, plain, 8);
+    header += 8;
+    for (uint64_t i = 0; i < (uint64_t)ROWS * 5; i++) {
+        float base = element(1, i), a = element(2, i), want = base + 0.5f * (a - base);
+        if (fabsf(bf16_at(changed + header + 2 * i) - want) > fabsf(want) / 128)
+            fail_msg("element %llu: %g, not %g", (unsigned long long)i,
+                     (double)bf16_at(changed + header + 2 * i), (double)want);
+    }
+    assert_int_equal(meld_variant(meld, "wieght=1", &(struct meld *){NULL}, &err), -ENOENT);
+    assert_says(err.text, "weight");
+    free(path);
+    free(plain);
+    free(changed);
+    free(spelt);
+    meld_close(again);
+    meld_close(variant);
+    shut(meld);
+}
+
+/* Requests hold a model that is closed meanwhile; the engine goes last. */
+static void test_closed_while_read(void **state)
+{
+    struct meld *meld = open_with(0, 2), *variant;
+    struct flood flood = {.left = 40};
+    struct err err;
+
+    (void)state;
+    pthread_mutex_init(&flood.lock, NULL);
+    pthread_cond_init(&flood.over, NULL);
+    assert_int_equal(meld_variant(meld, "weight=1", &variant, &err), 0);
+    for (uint64_t i = 0; i < 40; i++)
+        meld_submit(i % 2 ? meld : variant, (size_t)meld_find(meld, "model.safetensors"), i << 16, 900000,
+                    flood_done, &flood);
+    meld_close(variant);
+    shut(meld);
+    assert_int_equal(flood.left, 0);
 }
 
 int main(void)
@@ -370,6 +439,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_values),
         cmocka_unit_test(test_random_reads),
+        cmocka_unit_test(test_variant),
+        cmocka_unit_test(test_closed_while_read),
         cmocka_unit_test(test_a_flood_with_few_slots),
         cmocka_unit_test(test_closing_answers_what_was_asked),
         cmocka_unit_test(test_small_files_and_names),

@@ -91,17 +91,20 @@ static void *work(void *arg)
     return NULL;
 }
 
-int meld_start(struct meld *meld, struct err *err)
+/* The engine is the model itself. */
+int meld_engine_start(struct meld_engine *engine, struct err *err)
 {
+    struct meld *meld = (struct meld *)engine;
+
     if (meld->refuse_start)
         return err_set(err, -ENOMEM, "no memory for the cache");
     meld->started = true;
     return -pthread_create(&meld->worker, NULL, work, meld);
 }
 
-void meld_stop(struct meld *meld)
+void meld_engine_stop(struct meld_engine *engine)
 {
-    (void)meld; /* what was asked for is answered in no time */
+    (void)engine; /* what was asked for is answered in no time */
 }
 
 static void stop(struct meld *meld)
@@ -189,7 +192,7 @@ static int setup(void **state)
 
 static int run(struct meld *meld)
 {
-    int status = export_run(meld, scratch_path("out"));
+    int status = export_run((struct meld_engine *)meld, meld, scratch_path("out"));
 
     stop(meld);
     return status;
@@ -285,9 +288,9 @@ static void folders_that_cannot_be(void **state)
 
     (void)state;
     put_text("file", "");
-    assert_int_equal(export_run(&meld, scratch_path("file")), 1);
-    assert_int_equal(export_run(&meld, scratch_path("file/below")), 1);
-    assert_int_equal(export_run(&meld, scratch_path("no/where")), 1);
+    assert_int_equal(export_run((struct meld_engine *)&meld, &meld, scratch_path("file")), 1);
+    assert_int_equal(export_run((struct meld_engine *)&meld, &meld, scratch_path("file/below")), 1);
+    assert_int_equal(export_run((struct meld_engine *)&meld, &meld, scratch_path("no/where")), 1);
 }
 
 static void a_failure_leaves_nothing(void **state)

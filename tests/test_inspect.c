@@ -5,6 +5,7 @@
 #include <errno.h>
 
 struct opened {
+    struct meld_engine *engine;
     struct meld *meld;
     struct report report;
     char *text;
@@ -12,16 +13,19 @@ struct opened {
 
 static int open_text(const char *yaml, struct opened *o)
 {
-    struct meld_options options = {.config = scratch_path("m.yml"), .yaml_dir_only = true, .n_threads = 2};
+    struct meld_options options = {.config = scratch_path("m.yml"), .yaml_dir_only = true};
+    struct err err;
 
     *o = (struct opened){NULL};
     put_text("m.yml", yaml);
-    return meld_open(&options, &o->meld, &o->report);
+    assert_int_equal(meld_engine_new(&(struct meld_engine_options){.n_threads = 2}, &o->engine, &err), 0);
+    return meld_open(o->engine, &options, &o->meld, &o->report);
 }
 
 static void drop(struct opened *o)
 {
     meld_close(o->meld);
+    meld_engine_free(o->engine);
     report_fini(&o->report);
     free(o->text);
 }
@@ -217,7 +221,7 @@ static void test_serving_after_inspecting(void **state)
     struct err err;
 
     (void)state;
-    assert_int_equal(meld_start(o.meld, &err), 0);
+    assert_int_equal(meld_engine_start(o.engine, &err), 0);
     assert_int_equal(meld_read(o.meld, (size_t)meld_find(o.meld, "model.safetensors"), 4096, bytes, 16, &err),
                      16);
     drop(&o);

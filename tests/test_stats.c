@@ -60,7 +60,7 @@ static struct engine engine_new(unsigned n_threads)
     struct engine engine;
 
     assert_int_equal(pool_new(n_threads, kernels_best(), &engine.pool, NULL), 0);
-    engine.stats = stats_new(engine.pool, n_threads);
+    engine.stats = stats_new(engine.pool, n_threads, 0);
     assert_non_null(engine.stats);
     return engine;
 }
@@ -77,7 +77,7 @@ static int get(struct engine *engine, const struct recipe *recipe, struct err *e
     for (;;) {
         struct waiter waiter;
         waiter_init(&waiter);
-        if (stats_get(engine->stats, recipe, &waiter.waiter))
+        if (stats_get(engine->stats, recipe, NULL, &waiter.waiter))
             return 0;
         int status = await(&waiter);
         if (status) {
@@ -376,17 +376,17 @@ static void test_single_flight(void **state)
     (void)state;
     for (int i = 0; i < 50; i++) {
         waiter_init(&waiters[i]);
-        if (stats_get(engine.stats, &tensor->recipe, i % 10 == 9 ? NULL : &waiters[i].waiter))
+        if (stats_get(engine.stats, &tensor->recipe, NULL, i % 10 == 9 ? NULL : &waiters[i].waiter))
             break;
         asked++;
     }
     for (int i = 0; i < asked; i++)
         assert_int_equal(i % 10 == 9 ? 0 : await(&waiters[i]), 0);
-    assert_true(stats_get(engine.stats, &tensor->recipe, NULL));
+    assert_true(stats_get(engine.stats, &tensor->recipe, NULL, NULL));
     stats_counters(engine.stats, &counters);
     assert_int_equal(counters.tensors, 1);
     assert_int_equal(counters.bytes_read, elements * 2 * sizeof(float));
-    assert_in_range(counters.kept_bytes, sizeof(struct moments), sizeof(struct moments) + 64);
+    assert_in_range(counters.kept_bytes, sizeof(struct moments), sizeof(struct moments) + 128);
     engine_free(&engine);
     for (int i = 0; i < asked; i++)
         assert_int_equal(waiters[i].calls, i % 10 != 9);
@@ -403,7 +403,7 @@ static void test_many_tensors(void **state)
     for (unsigned i = 0; i < MAX_TENSORS; i++) {
         tensors[i] = tensor_new(&moments_method, 1000 * i, i);
         waiter_init(&waiters[i]);
-        assert_false(stats_get(engine.stats, &tensors[i]->recipe, &waiters[i].waiter));
+        assert_false(stats_get(engine.stats, &tensors[i]->recipe, NULL, &waiters[i].waiter));
     }
     for (unsigned i = 0; i < MAX_TENSORS; i++) {
         assert_int_equal(await(&waiters[i]), 0);
@@ -443,7 +443,7 @@ static void test_failing_read(void **state)
         tensor->feeds[1].fails_at = N - 1 - (uint64_t)round * N / 3;
         for (; asked < 5; asked++) {
             waiter_init(&waiters[asked]);
-            assert_false(stats_get(engine.stats, &tensor->recipe, &waiters[asked].waiter));
+            assert_false(stats_get(engine.stats, &tensor->recipe, NULL, &waiters[asked].waiter));
         }
         for (int i = 0; i < asked; i++) {
             assert_int_equal(await(&waiters[i]), -EIO);
@@ -508,9 +508,10 @@ static void test_stop(void **state)
         tensors[i] = tensor_new(&moments_method, 1, i);
         tensors[i]->recipe.merge.n = (uint64_t)1 << 40;
         for (unsigned k = 0; k < 2; k++)
-            tensors[i]->feeds[k].feed = (struct feed){DTYPE_F32, (uint64_t)1 << 40, read_zeros};
+            tensors[i]->feeds[k].feed = (struct feed){DTYPE_F32, (uint64_t)1 << 40, read_zeros,
+                                                      .identify = tensors[i]->feeds[k].feed.identify};
         waiter_init(&waiters[i]);
-        assert_false(stats_get(engine.stats, &tensors[i]->recipe, &waiters[i].waiter));
+        assert_false(stats_get(engine.stats, &tensors[i]->recipe, NULL, &waiters[i].waiter));
     }
     do {
         sched_yield();
@@ -557,7 +558,7 @@ static void test_stages(void **state)
     recipe_feed_init(&feeds[3], &inner->recipe);
     outer->inputs[1] = &feeds[3].feed;
     must_get(&engine, &outer->recipe);
-    assert_true(stats_get(engine.stats, &plain->recipe, NULL));
+    assert_true(stats_get(engine.stats, &plain->recipe, NULL, NULL));
     for (int i = 0; i < ROW; i++) {
         float of_inner = (float)((double)inner->data[i] / moment_of(inner));
         in_middle += (double)of_inner + (double)middle->data[i];
@@ -708,7 +709,7 @@ static void test_memory_in_turn(void **state)
         tensors[i] = tensor_new(&method, 200 * 1000, i);
         tensors[i]->recipe.merge.seed = i;
         waiter_init(&waiters[i]);
-        assert_false(stats_get(engine.stats, &tensors[i]->recipe, &waiters[i].waiter));
+        assert_false(stats_get(engine.stats, &tensors[i]->recipe, NULL, &waiters[i].waiter));
     }
     for (unsigned i = 0; i < N_HEAVY; i++) {
         assert_int_equal(await(&waiters[i]), 0);
@@ -756,7 +757,7 @@ static void test_refused_allocations(void **state)
     } while (status);
     assert_true(left > 2 * 3); /* a run, its state and its accumulators at least, of both */
     allocs_left = 0;
-    struct stats *stats = stats_new(NULL, 1);
+    struct stats *stats = stats_new(NULL, 1, 0);
     allocs_left = -1;
     assert_null(stats);
     stats_free(NULL);

@@ -43,7 +43,7 @@ static inline int stats_await(struct stats *stats, const struct recipe *recipe, 
     pthread_cond_init(&wait.told, NULL);
     do {
         wait.status = 1;
-        if (stats_get(stats, recipe, &wait.waiter))
+        if (stats_get(stats, recipe, NULL, &wait.waiter))
             break;
         pthread_mutex_lock(&wait.lock);
         while (wait.status == 1)
@@ -72,7 +72,7 @@ static inline void bench_init(struct bench *bench, const struct kernels *kernels
 
     bench->kernels = kernels;
     assert_int_equal(pool_new(n_threads, kernels, &bench->pool, &err), 0);
-    bench->stats = stats_new(bench->pool, n_threads);
+    bench->stats = stats_new(bench->pool, n_threads, 0);
     bench->scratch = scratch_new(kernels);
     assert_non_null(bench->stats);
     assert_non_null(bench->scratch);

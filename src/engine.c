@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models.h"
+
 const char *meld_version(void)
 {
     return MELD_VERSION;
@@ -23,6 +25,8 @@ static void engine_drop(struct keeper *keeper)
     struct meld_engine *engine = (struct meld_engine *)keeper;
 
     serve_free(engine->serve);
+    models_free(engine->models);
+    pthread_mutex_destroy(&engine->planning);
     free(engine);
 }
 
@@ -38,8 +42,14 @@ int meld_engine_new(const struct meld_engine_options *options, struct meld_engin
         .keeper = {1, engine_drop},
         .cache_bytes = bytes < MELD_CACHE_MIN ? MELD_CACHE_MIN : bytes,
         .n_threads = options->n_threads ? options->n_threads : engine_cpus(),
+        .models = models_new(),
     };
-    return 0;
+    pthread_mutex_init(&engine->planning, NULL);
+    if (engine->models)
+        return 0;
+    meld_engine_free(engine);
+    *out = NULL;
+    return err_set(err, -ENOMEM, "out of memory");
 }
 
 int meld_engine_start(struct meld_engine *engine, struct err *err)

@@ -395,6 +395,8 @@ int model_list_files(struct model *model, struct err *err)
     return ret;
 }
 
+static void model_drop(struct keeper *keeper);
+
 int model_open(const char *dir, const char *name, bool hub, struct model **out, struct err *err)
 {
     struct folder folder = {0};
@@ -404,6 +406,7 @@ int model_open(const char *dir, const char *name, bool hub, struct model **out, 
     *out = NULL;
     if (!model)
         return err_set(err, -ENOMEM, "%s: out of memory", dir);
+    model->keeper = (struct keeper){1, model_drop};
     ret = folder_init(&folder, dir, err);
     if (ret)
         goto out;
@@ -425,8 +428,14 @@ out:
 
 void model_free(struct model *model)
 {
-    if (!model)
-        return;
+    if (model)
+        keeper_drop(&model->keeper);
+}
+
+static void model_drop(struct keeper *keeper)
+{
+    struct model *model = (struct model *)keeper;
+
     for (size_t i = 0; i < model->n_sources; i++)
         source_close(model->sources[i]);
     for (size_t i = 0; i < model->n_files; i++)

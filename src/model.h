@@ -1,6 +1,7 @@
 /* A model directory, opened by its headers only: config.json, shard index, tensor table, other files.
  *
- * Everything in it is hostile input. Tensor data is not read. Immutable after opening.
+ * Everything in it is hostile input. Tensor data is not read. Immutable after opening, but for the list of
+ * side files. Counted: who opens it is its one owner.
  */
 #ifndef MODEL_H
 #define MODEL_H
@@ -10,6 +11,7 @@
 
 #include "arena.h"
 #include "config.h"
+#include "keeper.h"
 #include "safetensors.h"
 #include "source.h"
 
@@ -25,10 +27,11 @@ struct model_file {
 };
 
 struct model {
-    char *dir;     /* absolute path of the directory (for a hub model: of the snapshot) */
-    char *name;    /* to show: the hub name "org/model", else the last path component */
-    bool hub;      /* found in the hub cache by name */
-    cJSON *config; /* config.json */
+    struct keeper keeper; /* first member */
+    char *dir;            /* absolute path of the directory (for a hub model: of the snapshot) */
+    char *name;           /* to show: the hub name "org/model", else the last path component */
+    bool hub;             /* found in the hub cache by name */
+    cJSON *config;        /* config.json */
     size_t n_tensors;
     struct model_tensor *tensors; /* sorted by name (strcmp) */
     bool listed;                  /* model_list_files was called; without it there are no files */
@@ -41,12 +44,15 @@ struct model {
     struct arena arena;
 };
 
+struct models;
+
 /* Where model names are looked for. */
 struct model_search {
-    const char *cwd;      /* relative paths: first from here (NULL: not at all) */
-    const char *yaml_dir; /* then from here */
-    const char *hub;      /* hub cache folder, or NULL for the environment's: HF_HUB_CACHE, HF_HOME/hub,
-                             XDG_CACHE_HOME/huggingface/hub, ~/.cache/huggingface/hub */
+    const char *cwd;       /* relative paths: first from here (NULL: not at all) */
+    const char *yaml_dir;  /* then from here */
+    const char *hub;       /* hub cache folder, or NULL for the environment's: HF_HUB_CACHE, HF_HOME/hub,
+                              XDG_CACHE_HOME/huggingface/hub, ~/.cache/huggingface/hub */
+    struct models *models; /* those that are open already (models.h); NULL: none */
 };
 
 /* What a reference means. */
@@ -75,7 +81,7 @@ int model_open(const char *dir, const char *name, bool hub, struct model **out, 
 /* Open the side files, which only the donor of config lends: each keeps a descriptor. Done once. On failure
  * the model stays as it was or has some of them. Codes as model_open. */
 int model_list_files(struct model *model, struct err *err);
-void model_free(struct model *model); /* NULL is fine */
+void model_free(struct model *model); /* one owner less; NULL is fine */
 
 /* Tensor by name, or NULL. */
 const struct model_tensor *model_tensor(const struct model *model, const char *name);

@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "explain.h"
 #include "inspect.h"
+#include "models.h"
 #include "recipe_edit.h"
 
 /* ---- identity */
@@ -171,9 +172,16 @@ static int plan_models(struct meld *meld, const struct meld_options *options, st
 {
     char *cwd = options->yaml_dir_only ? NULL : options->cwd ? strdup(options->cwd) : getcwd(NULL, 0);
     char *yaml_dir = folder_of(options->config);
-    struct model_search search = {.cwd = cwd, .yaml_dir = yaml_dir};
-    int status = plan_build(meld->config, &search, options->seed, &meld->plans, report);
+    struct model_search search = {
+        .cwd = cwd, .yaml_dir = yaml_dir, .models = meld->engine ? meld->engine->models : NULL};
+    int status;
 
+    if (meld->engine)
+        pthread_mutex_lock(&meld->engine->planning);
+    status = plan_build(meld->config, &search, options->seed, &meld->plans, report);
+    models_sweep(search.models);
+    if (meld->engine)
+        pthread_mutex_unlock(&meld->engine->planning);
     free(cwd);
     free(yaml_dir);
     if (status)

@@ -8,6 +8,7 @@
 
 #include "builder.h"
 #include "meet.h"
+#include "models.h"
 #include "resolve.h"
 
 /* Of stages: reads of models for an element, and nesting. */
@@ -117,7 +118,7 @@ static struct input_model *open_place(struct builder *b, const struct model_ref 
 
     if (input)
         return input;
-    status = model_open(place->dir, place->name, place->hub, &model, &err);
+    status = models_open(b->search->models, place->dir, place->name, place->hub, &model, &err);
     if (status == -ENOMEM)
         say_memory(b);
     else if (status)

@@ -25,7 +25,9 @@ static void engine_drop(struct keeper *keeper)
     struct meld_engine *engine = (struct meld_engine *)keeper;
 
     serve_free(engine->serve);
+    stat_store_close(engine->store);
     models_free(engine->models);
+    free(engine->stats_dir);
     pthread_mutex_destroy(&engine->planning);
     free(engine);
 }
@@ -43,9 +45,10 @@ int meld_engine_new(const struct meld_engine_options *options, struct meld_engin
         .cache_bytes = bytes < MELD_CACHE_MIN ? MELD_CACHE_MIN : bytes,
         .n_threads = options->n_threads ? options->n_threads : engine_cpus(),
         .models = models_new(),
+        .stats_dir = options->stats_dir ? strdup(options->stats_dir) : NULL,
     };
     pthread_mutex_init(&engine->planning, NULL);
-    if (engine->models)
+    if (engine->models && (engine->stats_dir || !options->stats_dir))
         return 0;
     meld_engine_free(engine);
     *out = NULL;
@@ -54,7 +57,14 @@ int meld_engine_new(const struct meld_engine_options *options, struct meld_engin
 
 int meld_engine_start(struct meld_engine *engine, struct err *err)
 {
-    return serve_new(engine->cache_bytes, engine->n_threads, &engine->serve, err);
+    if (engine->stats_dir)
+        stat_store_open(engine->stats_dir, STAT_STORE_BYTES, &engine->store, &engine->stats_problem);
+    return serve_new(engine->cache_bytes, engine->n_threads, engine->store, &engine->serve, err);
+}
+
+const char *meld_engine_problem(const struct meld_engine *engine)
+{
+    return engine->stats_problem.text[0] ? engine->stats_problem.text : NULL;
 }
 
 void meld_engine_stop(struct meld_engine *engine)

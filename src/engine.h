@@ -12,7 +12,10 @@ struct meld_engine {
     struct keeper keeper; /* first member; whoever made it and its models */
     size_t cache_bytes;
     unsigned n_threads;
-    struct serve *serve; /* after meld_engine_start */
+    struct serve *serve;      /* after meld_engine_start */
+    char *stats_dir;          /* or NULL */
+    struct stat_store *store; /* or NULL: stats_problem says why */
+    struct err stats_problem;
     struct models *models;
     pthread_mutex_t planning;   /* one plan at a time: it may list a shared model's side files */
     atomic_uint_fast64_t n_ids; /* models so far */

@@ -405,7 +405,7 @@ static int run_lanes(struct inspection *in, unsigned n_threads, meld_progress *p
     struct err err;
     int status = lanes ? pool_new(n_threads, kernels_best(), &in->pool, &err) : -ENOMEM;
 
-    if (status == 0 && !(in->stats = stats_new(in->pool, n_threads, 0)))
+    if (status == 0 && !(in->stats = stats_new(in->pool, n_threads, 0, NULL)))
         status = -ENOMEM;
     in->n_lanes = status ? 0 : n_threads;
     for (unsigned i = 0; i < n_threads && status == 0; i++) {

@@ -44,6 +44,8 @@ struct meld_engine_options {
 int meld_engine_new(const struct meld_engine_options *options, struct meld_engine **out, struct err *err);
 /* Start the workers and map the cache. Once, after forking. */
 int meld_engine_start(struct meld_engine *engine, struct err *err);
+/* Why statistics are not kept on disk though they should be; NULL: nothing is wrong. After the start. */
+const char *meld_engine_problem(const struct meld_engine *engine);
 /* What was submitted, and what will be, ends soon, with -ECANCELED where it was not done. */
 void meld_engine_stop(struct meld_engine *engine);
 /* Waits for what was submitted and ends the threads. Of models that are still open only meld_close may be
@@ -138,7 +140,7 @@ struct meld_counters {
     uint64_t cache_bytes, cache_used, hits, misses, joined,
         evicted;                                                 /* pieces, but for *_bytes and cache_used */
     uint64_t requests, bytes_served, bytes_computed, bytes_read; /* since the start */
-    uint64_t stats_done, stats_running;                          /* tensors */
+    uint64_t stats_done, stats_loaded, stats_running;            /* tensors: computed; found on disk; now */
     uint64_t stats_bytes_read, stats_kept;
     uint64_t failed; /* requests answered by an error */
 };

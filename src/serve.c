@@ -548,7 +548,8 @@ void serve_submit(struct serve *serve, struct served *model, size_t index, uint6
     }
 }
 
-int serve_new(size_t cache_bytes, unsigned n_threads, struct serve **out, struct err *err)
+int serve_new(size_t cache_bytes, unsigned n_threads, struct stat_store *store, struct serve **out,
+              struct err *err)
 {
     struct serve *serve = calloc(1, sizeof(*serve));
     int status;
@@ -562,7 +563,7 @@ int serve_new(size_t cache_bytes, unsigned n_threads, struct serve **out, struct
     status = cache_new(cache_bytes, start_fill, serve, &serve->cache, err);
     if (status == 0)
         status = pool_new(n_threads, kernels_best(), &serve->pool, err);
-    if (status == 0 && !(serve->stats = stats_new(serve->pool, n_threads, cache_bytes / SPARE_SHARE)))
+    if (status == 0 && !(serve->stats = stats_new(serve->pool, n_threads, cache_bytes / SPARE_SHARE, store)))
         status = err_set(err, -ENOMEM, "out of memory");
     if (status) {
         serve_free(serve);
@@ -618,6 +619,7 @@ void serve_counters(struct serve *serve, struct meld_counters *counters)
     cache_stats(serve->cache, &cache);
     stats_counters(serve->stats, &stats);
     counters->stats_done = stats.tensors;
+    counters->stats_loaded = stats.loaded;
     counters->stats_running = stats.running;
     counters->stats_kept = stats.kept_bytes;
     counters->stats_bytes_read = stats.bytes_read;

@@ -31,8 +31,10 @@ static inline const struct vfile *served_file(const struct served *model, size_t
     return index == model->own_index ? &model->own : &model->layout->files[index];
 }
 
-/* cache_bytes: of merged pieces kept, and what statistics hold. Starts n_threads workers. */
-int serve_new(size_t cache_bytes, unsigned n_threads, struct serve **out, struct err *err);
+/* cache_bytes: of merged pieces kept, and what statistics hold. store: of statistics, or NULL; borrowed.
+ * Starts n_threads workers. */
+int serve_new(size_t cache_bytes, unsigned n_threads, struct stat_store *store, struct serve **out,
+              struct err *err);
 /* As meld_engine_stop. NULL is fine. */
 void serve_stop(struct serve *serve);
 /* Waits for what was submitted and ends the threads; nothing may be submitted any more. NULL is fine. */

@@ -29,6 +29,7 @@ struct stats_run {
     struct stats_run *next;       /* stats->lock: in the queue */
 
     void *state;
+    bool loaded; /* it was on disk */
     const struct pass *pass;
     unsigned n_passes;
     struct blocks blocks;
@@ -63,9 +64,10 @@ struct block_task {
 
 struct stats {
     struct pool *pool;
+    struct stat_store *store; /* or NULL */
     unsigned n_threads;
     atomic_bool stopping;
-    atomic_uint_fast64_t tensors, bytes_read;
+    atomic_uint_fast64_t tensors, loaded, bytes_read;
 
     pthread_mutex_t lock;            /* guards slots, entries and what follows */
     struct stats_run *queue, **tail; /* runs that await their turn */
@@ -81,7 +83,7 @@ struct stats {
     struct stat_entry *buckets[N_BUCKETS];
 };
 
-struct stats *stats_new(struct pool *pool, unsigned n_threads, size_t spare_max)
+struct stats *stats_new(struct pool *pool, unsigned n_threads, size_t spare_max, struct stat_store *store)
 {
     struct stats *stats = calloc(1, sizeof(*stats));
 
@@ -90,6 +92,7 @@ struct stats *stats_new(struct pool *pool, unsigned n_threads, size_t spare_max)
     stats->pool = pool;
     stats->n_threads = n_threads;
     stats->spare_max = spare_max;
+    stats->store = store;
     stats->tail = &stats->queue;
     pthread_mutex_init(&stats->lock, NULL);
     return stats;
@@ -229,6 +232,11 @@ static int add_step(struct block_task *task, struct scratch *scratch, struct err
 
 static void begin_pass(struct stats_run *run);
 static void end_run(struct stats_run *run);
+
+static struct stat_key store_key(const struct stats_run *run)
+{
+    return (struct stat_key){run->entry->key.lo, run->entry->key.hi};
+}
 
 static void fail(struct stats_run *run, int status, const struct err *err)
 {
@@ -399,13 +407,29 @@ static void start_pass(struct task *task, struct scratch *scratch)
     end_run(run);
 }
 
+/* The state is complete. */
+static void finish_run(struct stats_run *run)
+{
+    const struct merge *merge = &run->recipe->merge;
+    const struct method_stats *stats = merge->method->stats;
+    struct err err;
+    int status = stats->check ? stats->check(merge, run->state, &err) : 0;
+
+    if (status) {
+        err_prefix(&err, status, "tensor %s", merge->name);
+        fail(run, status, &err);
+    } else if (run->stats->store && !run->loaded) {
+        stat_store_put(run->stats->store, store_key(run), run->state, stats->state_size(merge));
+    }
+    end_run(run);
+}
+
 /* Empty passes are over at once. */
 static void begin_pass(struct stats_run *run)
 {
     const struct merge *merge = &run->recipe->merge;
     const struct method_stats *stats = merge->method->stats;
     struct err err;
-    int status;
 
     if (atomic_load_explicit(&run->stats->stopping, memory_order_relaxed)) {
         fail(run, err_set(&err, -ECANCELED, "tensor %s: stopped", merge->name), &err);
@@ -422,12 +446,7 @@ static void begin_pass(struct stats_run *run)
         run->pass->finish(merge, run->state, &run->blocks);
         run->n_passes++;
     }
-    status = stats->check ? stats->check(merge, run->state, &err) : 0;
-    if (status) {
-        err_prefix(&err, status, "tensor %s", merge->name);
-        fail(run, status, &err);
-    }
-    end_run(run);
+    finish_run(run);
 }
 
 /* ---- entries, all with stats->lock held */
@@ -546,7 +565,7 @@ static void complete(struct stats_run *run)
     stats->kept_bytes += entry->size;
     note_held(stats);
     bind(stats, run->recipe->slot, entry);
-    atomic_fetch_add_explicit(&stats->tensors, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(run->loaded ? &stats->loaded : &stats->tensors, 1, memory_order_relaxed);
 }
 
 static void end_run(struct stats_run *run)
@@ -575,11 +594,16 @@ static void start_run(struct task *task, struct scratch *scratch)
 {
     struct stats_run *run = (struct stats_run *)task;
     const struct merge *merge = &run->recipe->merge;
+    size_t size = merge->method->stats->state_size(merge);
     struct err err;
 
     (void)scratch;
-    run->state = calloc(1, merge->method->stats->state_size(merge));
-    if (run->state) {
+    run->state = calloc(1, size);
+    run->loaded = run->state && run->stats->store &&
+                  stat_store_get(run->stats->store, store_key(run), run->state, size);
+    if (run->loaded) {
+        finish_run(run);
+    } else if (run->state) {
         begin_pass(run);
     } else {
         fail(run, err_set(&err, -ENOMEM, "tensor %s: out of memory for its statistics", merge->name), &err);
@@ -766,6 +790,7 @@ size_t stats_held(const struct stats *stats)
 void stats_counters(struct stats *stats, struct stats_counters *counters)
 {
     counters->tensors = atomic_load_explicit(&stats->tensors, memory_order_relaxed);
+    counters->loaded = atomic_load_explicit(&stats->loaded, memory_order_relaxed);
     counters->bytes_read = atomic_load_explicit(&stats->bytes_read, memory_order_relaxed);
     pthread_mutex_lock(&stats->lock);
     counters->running = stats->n_active;

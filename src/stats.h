@@ -19,6 +19,7 @@
 #include "err.h"
 #include "keeper.h"
 #include "pool.h"
+#include "stat_store.h"
 
 struct stats;
 
@@ -30,13 +31,14 @@ struct stats_waiter {
 };
 
 struct stats_counters {
-    uint64_t tensors, bytes_read, running; /* finished since the start; elements' bytes read by passes; now */
-    uint64_t kept_bytes;                   /* of finished states */
+    uint64_t tensors, loaded, bytes_read, running; /* computed, and found on disk, since the start; elements'
+                                                      bytes read by passes; now */
+    uint64_t kept_bytes;                           /* of finished states */
 };
 
-/* As many tensors as threads are worked on at a time. spare_max: bytes of states that no slot holds. pool:
- * borrowed. NULL if memory runs out. */
-struct stats *stats_new(struct pool *pool, unsigned n_threads, size_t spare_max);
+/* As many tensors as threads are worked on at a time. spare_max: bytes of states that no slot holds. store:
+ * where they are kept on disk, NULL: nowhere. pool, store: borrowed. NULL if memory runs out. */
+struct stats *stats_new(struct pool *pool, unsigned n_threads, size_t spare_max, struct stat_store *store);
 /* Frees the states, too: no recipe may be computed any more, nor its slot released. No run may be left: after
  * pool_free. NULL is fine. */
 void stats_free(struct stats *stats);

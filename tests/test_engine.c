@@ -415,6 +415,116 @@ static void test_variant(void **state)
     shut(meld);
 }
 
+static const char TIES[] = "merge_method: ties\nbase_model: base\ndtype: bfloat16\nmodels:\n"
+                           "- model: a\n  parameters: {weight: 0.5, density: 0.4}\n"
+                           "- model: b\n  parameters: {weight: 2, density: 0.7}\n";
+
+struct ties {
+    struct meld_engine *engine;
+    struct meld *meld;
+};
+
+static struct ties open_ties(const char *stats_dir)
+{
+    struct meld_engine_options engine_options = {.n_threads = 2, .stats_dir = stats_dir};
+    struct meld_options options = {.config = scratch_path("ties.yml")};
+    struct report report = {0};
+    struct ties ties;
+    struct err err;
+
+    put_text("ties.yml", TIES);
+    assert_int_equal(meld_engine_new(&engine_options, &ties.engine, &err), 0);
+    assert_int_equal(meld_open(ties.engine, &options, &ties.meld, &report), 0);
+    assert_int_equal(meld_engine_start(ties.engine, &err), 0);
+    assert_null(meld_engine_problem(ties.engine));
+    report_fini(&report);
+    return ties;
+}
+
+static void close_ties(struct ties *ties)
+{
+    meld_close(ties->meld);
+    meld_engine_free(ties->engine);
+}
+
+static struct meld_counters counters_of(const struct ties *ties)
+{
+    struct meld_counters counters;
+
+    meld_counters(ties->engine, &counters);
+    return counters;
+}
+
+/* Read the weights of a variant ("": the model itself) to their end; the caller frees them. */
+static char *read_variant(const struct ties *ties, const char *path, uint64_t *size)
+{
+    struct meld *variant = meld_ref(ties->meld);
+    size_t index = (size_t)meld_find(ties->meld, "model.safetensors");
+    struct err err = {""};
+    char *all;
+
+    if (*path) {
+        meld_close(variant);
+        if (meld_variant(ties->meld, path, &variant, &err))
+            fail_msg("%s", err.text);
+    }
+    *size = meld_file(variant, index)->size;
+    all = read_all(variant, index);
+    meld_close(variant);
+    return all;
+}
+
+/* Other weights need no other statistics; another density of one donor does, and each once. */
+static void test_variants_share_statistics(void **state)
+{
+    struct ties ties = open_ties(NULL);
+    uint64_t size, first;
+    char *plain = read_variant(&ties, "", &size), *other;
+
+    (void)state;
+    first = counters_of(&ties).stats_done;
+    assert_true(first > 0);
+    for (int i = 0; i < 5; i++) {
+        static const char *const paths[] = {"weight=0.3", "a.weight=1/b.weight=3", "lambda=0.5",
+                                            "normalize=false", "a.weight=0.5/b.weight=2"};
+        other = read_variant(&ties, paths[i], &size);
+        assert_int_equal(memcmp(other, plain, size) == 0, i == 4);
+        free(other);
+    }
+    assert_int_equal(counters_of(&ties).stats_done, first);
+    for (int i = 0; i < 3; i++)
+        free(read_variant(&ties, "a.density=0.2", &size));
+    assert_int_equal(counters_of(&ties).stats_done, 2 * first);
+    other = read_variant(&ties, "a.density=0.4", &size);
+    assert_memory_equal(other, plain, size);
+    assert_int_equal(counters_of(&ties).stats_done, 2 * first);
+    free(other);
+    free(plain);
+    close_ties(&ties);
+}
+
+/* Statistics that were found once are found again by the next engine, in its own process or not. */
+static void test_statistics_last(void **state)
+{
+    struct ties ties = open_ties(scratch_path("stats"));
+    uint64_t size, done;
+    char *first = read_variant(&ties, "", &size), *second;
+
+    (void)state;
+    done = counters_of(&ties).stats_done;
+    assert_true(done > 0);
+    assert_int_equal(counters_of(&ties).stats_loaded, 0);
+    close_ties(&ties);
+    ties = open_ties(scratch_path("stats"));
+    second = read_variant(&ties, "lambda=1", &size);
+    assert_memory_equal(first, second, size);
+    assert_int_equal(counters_of(&ties).stats_loaded, done);
+    assert_int_equal(counters_of(&ties).stats_done, 0);
+    close_ties(&ties);
+    free(first);
+    free(second);
+}
+
 /* Requests hold a model that is closed meanwhile; the engine goes last. */
 static void test_closed_while_read(void **state)
 {
@@ -440,6 +550,8 @@ int main(void)
         cmocka_unit_test(test_the_values),
         cmocka_unit_test(test_random_reads),
         cmocka_unit_test(test_variant),
+        cmocka_unit_test(test_variants_share_statistics),
+        cmocka_unit_test(test_statistics_last),
         cmocka_unit_test(test_closed_while_read),
         cmocka_unit_test(test_a_flood_with_few_slots),
         cmocka_unit_test(test_closing_answers_what_was_asked),

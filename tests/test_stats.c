@@ -60,7 +60,7 @@ static struct engine engine_new(unsigned n_threads)
     struct engine engine;
 
     assert_int_equal(pool_new(n_threads, kernels_best(), &engine.pool, NULL), 0);
-    engine.stats = stats_new(engine.pool, n_threads, 0);
+    engine.stats = stats_new(engine.pool, n_threads, 0, NULL);
     assert_non_null(engine.stats);
     return engine;
 }
@@ -757,7 +757,7 @@ static void test_refused_allocations(void **state)
     } while (status);
     assert_true(left > 2 * 3); /* a run, its state and its accumulators at least, of both */
     allocs_left = 0;
-    struct stats *stats = stats_new(NULL, 1, 0);
+    struct stats *stats = stats_new(NULL, 1, 0, NULL);
     allocs_left = -1;
     assert_null(stats);
     stats_free(NULL);

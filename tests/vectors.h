@@ -72,7 +72,7 @@ static inline void bench_init(struct bench *bench, const struct kernels *kernels
 
     bench->kernels = kernels;
     assert_int_equal(pool_new(n_threads, kernels, &bench->pool, &err), 0);
-    bench->stats = stats_new(bench->pool, n_threads, 0);
+    bench->stats = stats_new(bench->pool, n_threads, 0, NULL);
     bench->scratch = scratch_new(kernels);
     assert_non_null(bench->stats);
     assert_non_null(bench->scratch);

@@ -28,7 +28,7 @@ static bool same_text(const char *a, const char *b)
 static bool filter_fits(const struct matches *matches, const char *filter)
 {
     return !filter || same_text(filter, matches->filter) ||
-           (*filter && matches->reader->has_filter(matches->reader->arg, filter));
+           (*filter && strcmp(filter, "*") != 0 && matches->reader->has_filter(matches->reader->arg, filter));
 }
 
 static enum objection object_to(const struct matches *matches, const struct meaning *meaning)

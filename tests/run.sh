@@ -148,21 +148,22 @@ part_tsan() {
 }
 
 part_fuzz() {
-    local folder target status=0 pids=() seeds
+    local folder target targets=(header index yaml stats variant) status=0 pids=() seeds
     folder=$(CC=clang build clang-fuzz --buildtype=debugoptimized -Dfuzzers=true -Dtests=false \
         -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fsanitize=fuzzer-no-link) || return
     python && "$PYTHON" "$top/tests/fuzz/make_corpus.py" "$scratch/corpus" >/dev/null || return
-    for target in header index yaml stats; do
+    for target in "${targets[@]}"; do
         mkdir -p "$cache/fuzz/$target" # what it finds is kept; the other folders are only read
         seeds=("$scratch/corpus/$target")
         [ "$target" != stats ] || seeds=() # it makes a good file itself
         [ "$target" != yaml ] || seeds=("$top/tests/fuzz/corpus/yaml" "$top/tests/golden/cases")
+        [ "$target" != variant ] || seeds=("$top/tests/fuzz/corpus/variant")
         "$folder/tests/fuzz/fuzz_$target" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 -verbosity=0 \
             -print_final_stats=1 -artifact_prefix="$scratch/$target-" "$cache/fuzz/$target" "${seeds[@]}" \
             >"$scratch/$target.log" 2>&1 &
         pids+=($!)
     done
-    for target in header index yaml stats; do
+    for target in "${targets[@]}"; do
         if wait "${pids[0]}"; then
             echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/$target.log") inputs"
         else

@@ -38,6 +38,14 @@ struct restack {
     struct layer_origin *origins; /* of the result's layers */
 };
 
+/* Room for the inputs of the tensor in hand. */
+struct gathered {
+    unsigned room;
+    struct input_tensor *views;
+    unsigned *index;
+    const char **asked;
+};
+
 struct builder {
     const struct config *config;
     const struct model_search *search;
@@ -61,6 +69,7 @@ struct builder {
     bool head;                 /* the result has an output head of its own */
     uint64_t vocab_old, vocab; /* rows of the embedding before and after truncation; 0: unchanged */
     unsigned n_mismatched;
+    struct gathered gathered;
 
     bool no_memory; /* somewhere memory ran out, and that was reported */
     size_t n_said;

@@ -60,12 +60,15 @@ int input_init(struct arena *arena, struct input_model *input)
 
     input->config = input->disk ? input->disk->config : input->stage->config;
     input->names = arena_alloc(arena, n + 1, sizeof(*input->names));
-    if (!input->names)
+    input->places = arena_alloc(arena, n + 1, sizeof(*input->places));
+    if (!input->names || !input->places)
         return -ENOMEM;
     for (size_t i = 0; i < n; i++) {
         const char *name = input->disk ? input->disk->tensors[i].st.name : input->stage->tensors[i].st.name;
-        if (!input->disk || !is_scale(input->disk, name))
-            input->names[input->n_names++] = name;
+        if (input->disk && is_scale(input->disk, name))
+            continue;
+        input->places[input->n_names] = i;
+        input->names[input->n_names++] = name;
     }
     return input_init_names(arena, input);
 }
@@ -101,16 +104,8 @@ static void describe(struct input_tensor *tensor, const struct st_tensor *st)
                                     .shape = st->shape};
 }
 
-static int by_name(const void *key, const void *element)
+static int take_from_stage(struct arena *arena, const struct plan_tensor *found, struct input_tensor *tensor)
 {
-    return strcmp(key, ((const struct plan_tensor *)element)->st.name);
-}
-
-static int find_in_stage(struct arena *arena, const struct plan *stage, const char *name,
-                         struct input_tensor *tensor)
-{
-    const struct plan_tensor *found =
-        bsearch(name, stage->tensors, stage->n_tensors, sizeof(*stage->tensors), by_name);
     struct recipe_feed *feed = arena_alloc(arena, 1, sizeof(*feed));
 
     if (!feed)
@@ -121,10 +116,9 @@ static int find_in_stage(struct arena *arena, const struct plan *stage, const ch
     return 1;
 }
 
-static int find_on_disk(struct arena *arena, const struct model *model, const char *name,
-                        struct input_tensor *tensor)
+static int take_from_disk(struct arena *arena, const struct model *model, const struct model_tensor *found,
+                          struct input_tensor *tensor)
 {
-    const struct model_tensor *found = model_tensor(model, name);
     struct fp8_feed *feed;
 
     describe(tensor, &found->st);
@@ -151,8 +145,9 @@ int input_find(struct arena *arena, const struct input_model *input, const char 
         return 0;
     if (input->met)
         return met_find(arena, input->of, &input->met[i], tensor);
-    return input->disk ? find_on_disk(arena, input->disk, name, tensor)
-                       : find_in_stage(arena, input->stage, name, tensor);
+    if (input->disk)
+        return take_from_disk(arena, input->disk, &input->disk->tensors[input->places[i]], tensor);
+    return take_from_stage(arena, &input->stage->tensors[input->places[i]], tensor);
 }
 
 int input_find_tied(struct arena *arena, const struct input_model *input, const char *name,

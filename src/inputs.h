@@ -19,6 +19,7 @@ struct input_model {
     const cJSON *config;
     size_t n_names;
     const char **names; /* of its tensors, sorted by strcmp */
+    size_t *places;     /* [n_names] of them among the tensors of disk or stage */
     struct layers layers;
     const char *embedding; /* the input embedding that a tied head shares, or NULL */
 

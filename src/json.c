@@ -605,14 +605,14 @@ const char *json_shown(const char *text, size_t len, char out[JSON_SHOWN])
 void json_write_string(FILE *out, const char *text, size_t len)
 {
     static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
-
     size_t plain = 0; /* start of the run that needs no escape */
 
     fputc('"', out);
     for (size_t i = 0; i < len; i++) {
-        const char *found = memchr(from, text[i], sizeof(from) - 1);
-        if (!found && (unsigned char)text[i] >= 0x20)
+        const char *found;
+        if ((unsigned char)text[i] >= 0x20 && text[i] != '"' && text[i] != '\\')
             continue;
+        found = memchr(from, text[i], sizeof(from) - 1);
         fwrite(text + plain, 1, i - plain, out);
         plain = i + 1;
         if (found)

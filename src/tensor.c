@@ -61,14 +61,29 @@ static int widen_fp8(struct candidate *c, struct input_tensor *v)
     return 0;
 }
 
+/* Room for the slice's inputs, the same for one tensor after the other. */
+static int make_room(struct candidate *c)
+{
+    struct builder *b = c->builder;
+    struct gathered *g = &b->gathered;
+
+    if (c->slice->n > g->room) {
+        g->views = arena_alloc(&b->arena, c->slice->n, sizeof(*g->views));
+        g->index = arena_alloc(&b->arena, c->slice->n, sizeof(*g->index));
+        g->asked = arena_alloc(&b->arena, c->slice->n, sizeof(*g->asked));
+        g->room = g->views && g->index && g->asked ? c->slice->n : 0;
+    }
+    c->views = g->views;
+    c->index = g->index;
+    c->asked = g->asked;
+    return g->room ? 0 : -ENOMEM;
+}
+
 static int gather(struct candidate *c, const char *const *names)
 {
     struct builder *b = c->builder;
 
-    c->views = arena_alloc(&b->arena, c->slice->n, sizeof(*c->views));
-    c->index = arena_alloc(&b->arena, c->slice->n, sizeof(*c->index));
-    c->asked = arena_alloc(&b->arena, c->slice->n, sizeof(*c->asked));
-    if (!c->views || !c->index || !c->asked)
+    if (make_room(c))
         return -ENOMEM;
     for (unsigned i = 0; i < c->slice->n; i++) {
         const char *name = names[i] ? names[i] : c->name;

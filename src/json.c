@@ -108,9 +108,14 @@ static enum json_event fail_here(struct json *json, const char *what)
     return fail_at(json, json->pos, json->pos < json->len ? what : "the text ends too early");
 }
 
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
 static void skip_space(struct json *json)
 {
-    while (json->pos < json->len && memchr(" \t\r\n", json->text[json->pos], 4))
+    while (json->pos < json->len && is_space(json->text[json->pos]))
         json->pos++;
 }
 

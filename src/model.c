@@ -10,6 +10,7 @@
 #include "jsontree.h"
 #include "shard_index.h"
 #include "side_files.h"
+#include "sort.h"
 #include "text.h"
 
 static const char single_name[] = "model.safetensors";
@@ -111,7 +112,8 @@ static int check_quantization(struct model *model, struct err *err)
 
 /* Weights */
 
-static int read_header(struct arena *arena, const struct source *source, struct st_tensor **list, size_t *n,
+/* *list is malloc'd. */
+static int read_header(struct arena *names, const struct source *source, struct st_tensor **list, size_t *n,
                        uint64_t *data, struct err *err)
 {
     unsigned char word[8] = {0};
@@ -132,7 +134,7 @@ static int read_header(struct arena *arena, const struct source *source, struct 
     ret = source_read(source, sizeof(word), len, json, err);
     if (ret == 0) {
         *data = sizeof(word) + len;
-        ret = st_parse(arena, json, len, source->size - *data, list, n, err);
+        ret = st_parse(names, json, len, source->size - *data, list, n, err);
         if (ret)
             err_prefix(err, ret, "%s", source->path);
     }
@@ -176,11 +178,10 @@ static int add_shard(struct model *model, const struct folder *folder, const cha
         return ret;
     model->sources[model->n_sources++] = source;
     ret = read_header(&model->arena, source, &list, &n, &data, err);
-    if (ret)
-        return ret;
-    if (add_tensors(model, source, list, n, data))
-        return err_set(err, -ENOMEM, "%s: out of memory", source->path);
-    return 0;
+    if (ret == 0 && add_tensors(model, source, list, n, data))
+        ret = err_set(err, -ENOMEM, "%s: out of memory", source->path);
+    free(list);
+    return ret;
 }
 
 static int compare_name(const void *a, const void *b)
@@ -192,8 +193,7 @@ static int compare_name(const void *a, const void *b)
 
 static int sort_tensors(struct model *model, struct err *err)
 {
-    if (model->n_tensors)
-        qsort(model->tensors, model->n_tensors, sizeof(*model->tensors), compare_name);
+    sort_list(model->tensors, model->n_tensors, sizeof(*model->tensors), compare_name);
     for (size_t i = 1; i < model->n_tensors; i++) {
         const struct model_tensor *tensor = &model->tensors[i];
         if (strcmp(tensor[-1].st.name, tensor->st.name) == 0)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "json.h"
+#include "sort.h"
 
 static const char metadata_key[] = "__metadata__";
 
@@ -36,25 +37,33 @@ int st_header_len(const unsigned char word[8], uint64_t file_len, uint64_t *len,
 /* Parsing */
 
 struct parser {
-    struct arena *arena;
+    struct arena *names;
     struct json *json;
-    struct st_tensor *list; /* malloc'd until the number is known */
+    struct st_tensor *list;
     size_t n, room;
-    char shown[JSON_SHOWN]; /* name of the tensor at hand, for messages */
+    const char *name; /* of the tensor at hand, for messages */
+    size_t name_len;
 };
 
 /* Fields of a tensor seen so far. */
 enum { HAS_DTYPE = 1, HAS_SHAPE = 2, HAS_OFFSETS = 4 };
 
+static const char *tensor_shown(const struct parser *parser, char out[JSON_SHOWN])
+{
+    return json_shown(parser->name, parser->name_len, out);
+}
+
 static int refuse(struct parser *parser, const char *what)
 {
-    json_fail(parser->json, "tensor \"%s\": %s", parser->shown, what);
+    char shown[JSON_SHOWN];
+
+    json_fail(parser->json, "tensor \"%s\": %s", tensor_shown(parser, shown), what);
     return -EINVAL;
 }
 
 static int parse_dtype(struct parser *parser, struct st_tensor *tensor)
 {
-    char shown[JSON_SHOWN];
+    char shown[JSON_SHOWN], shown_tensor[JSON_SHOWN];
     const char *text;
     size_t len;
 
@@ -63,7 +72,7 @@ static int parse_dtype(struct parser *parser, struct st_tensor *tensor)
     text = json_text(parser->json, &len);
     tensor->dtype = strlen(text) == len ? dtype_from_name(text) : DTYPE_NONE;
     if (tensor->dtype == DTYPE_NONE) {
-        json_fail(parser->json, "tensor \"%s\": unknown dtype \"%s\"", parser->shown,
+        json_fail(parser->json, "tensor \"%s\": unknown dtype \"%s\"", tensor_shown(parser, shown_tensor),
                   json_shown(text, len, shown));
         return -EINVAL;
     }
@@ -126,6 +135,7 @@ static int parse_field(struct parser *parser, struct st_tensor *tensor, unsigned
 
 static int check_size(struct parser *parser, struct st_tensor *tensor)
 {
+    char shown[JSON_SHOWN];
     uint64_t bytes;
 
     tensor->n = 1;
@@ -139,7 +149,7 @@ static int check_size(struct parser *parser, struct st_tensor *tensor)
     if (bytes != tensor->len) {
         json_fail(parser->json,
                   "tensor \"%s\": shape and dtype make %" PRIu64 " bytes, but data_offsets hold %" PRIu64,
-                  parser->shown, bytes, tensor->len);
+                  tensor_shown(parser, shown), bytes, tensor->len);
         return -EINVAL;
     }
     return 0;
@@ -180,7 +190,8 @@ static int parse_tensor(struct parser *parser, const char *name, size_t len)
 {
     struct st_tensor *tensor;
 
-    json_shown(name, len, parser->shown);
+    parser->name = name;
+    parser->name_len = len;
     if (!st_name_ok(name, len))
         return refuse(parser, "its name holds control characters");
     if (parser->n == parser->room) {
@@ -192,9 +203,10 @@ static int parse_tensor(struct parser *parser, const char *name, size_t len)
         parser->room = room;
     }
     tensor = &parser->list[parser->n++];
-    *tensor = (struct st_tensor){.name = arena_strndup(parser->arena, name, len)};
+    *tensor = (struct st_tensor){.name = arena_strndup(parser->names, name, len)};
     if (!tensor->name)
         return -ENOMEM;
+    parser->name = tensor->name; /* the scanner's text changes with what it reads next */
     return parse_fields(parser, tensor);
 }
 
@@ -270,21 +282,10 @@ static int check_layout(const struct st_tensor *list, size_t n, uint64_t data_le
     return 0;
 }
 
-static int keep(struct parser *parser, struct st_tensor **tensors, size_t *n)
-{
-    *tensors = arena_alloc(parser->arena, parser->n ? parser->n : 1, sizeof(**tensors));
-    if (!*tensors)
-        return -ENOMEM;
-    if (parser->n)
-        memcpy(*tensors, parser->list, parser->n * sizeof(**tensors));
-    *n = parser->n;
-    return 0;
-}
-
-int st_parse(struct arena *arena, const char *json, size_t len, uint64_t data_len, struct st_tensor **tensors,
+int st_parse(struct arena *names, const char *json, size_t len, uint64_t data_len, struct st_tensor **tensors,
              size_t *n, struct err *err)
 {
-    struct parser parser = {.arena = arena, .json = json_new(json, len, err)};
+    struct parser parser = {.names = names, .json = json_new(json, len, err)};
     int ret = -ENOMEM;
 
     if (!parser.json)
@@ -294,15 +295,17 @@ int st_parse(struct arena *arena, const char *json, size_t len, uint64_t data_le
         ret = json_status(parser.json);
     if (ret)
         goto out;
-    if (parser.n)
-        qsort(parser.list, parser.n, sizeof(*parser.list), compare_begin);
+    sort_list(parser.list, parser.n, sizeof(*parser.list), compare_begin);
     ret = check_layout(parser.list, parser.n, data_len, err);
-    if (ret == 0)
-        ret = keep(&parser, tensors, n);
 out:
     if (ret == -ENOMEM)
         err_set(err, ret, "out of memory");
-    free(parser.list);
+    if (ret) {
+        free(parser.list);
+    } else {
+        *tensors = parser.list;
+        *n = parser.n;
+    }
     json_free(parser.json);
     return ret;
 }
@@ -335,8 +338,8 @@ static void write_header(FILE *out, const struct st_tensor *tensors, size_t n, u
     for (size_t i = 0; i < n; i++)
         write_tensor(out, &tensors[i]);
     fputc('}', out);
-    while ((uint64_t)ftello(out) % align != 0 && !ferror(out))
-        fputc(' ', out);
+    for (uint64_t at = (uint64_t)ftello(out); at % align != 0; at++)
+        putc_unlocked(' ', out);
 }
 
 int st_render(const struct st_tensor *tensors, size_t n, uint64_t align, char **out, uint64_t *out_len,

@@ -37,10 +37,10 @@ int st_header_len(const unsigned char word[8], uint64_t file_len, uint64_t *len,
 /* Whether a name (well-formed UTF-8) is free of control characters. */
 bool st_name_ok(const char *name, size_t len);
 
-/* Parse `len` bytes of header JSON of a file with `data_len` bytes behind it. On success *tensors (in arena)
- * holds *n entries sorted by begin (those without bytes before the one that begins at the same place).
- * -EINVAL with the tensor and the rule broken, or -ENOMEM. */
-int st_parse(struct arena *arena, const char *json, size_t len, uint64_t data_len, struct st_tensor **tensors,
+/* Parse `len` bytes of header JSON of a file with `data_len` bytes behind it. On success *tensors, malloc'd,
+ * holds *n entries sorted by begin (those without bytes before the one that begins at the same place); NULL
+ * if there are none. Their names are the arena's. -EINVAL with the tensor and the rule broken, or -ENOMEM. */
+int st_parse(struct arena *names, const char *json, size_t len, uint64_t data_len, struct st_tensor **tensors,
              size_t *n, struct err *err);
 
 /* Order of tensors in a file as the safetensors library writes it: type descending, then name by bytes.

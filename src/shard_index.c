@@ -6,11 +6,20 @@
 
 #include "json.h"
 #include "safetensors.h"
+#include "sort.h"
+
+/* Neighbours in the index are mostly in the same file. */
+struct run {
+    const char *file;
+    size_t shard;
+};
 
 struct parser {
     struct arena *arena;
     struct json *json;
-    struct shard_index *index;
+    struct shard_index *index; /* while parsing, an entry's shard is its run */
+    size_t n_runs;
+    struct run *runs;
 };
 
 static int refuse(struct parser *parser, const char *what)
@@ -42,15 +51,20 @@ static int check_file(struct parser *parser, const char *tensor, const char *fil
     return -EINVAL;
 }
 
-/* Neighbours are mostly in the same file: its name is kept once for a run of them. */
-static const char *keep_file(struct parser *parser, const char *file, size_t len)
+/* Its name is kept once for a run. */
+static int set_file(struct parser *parser, struct shard_entry *entry, const char *file, size_t len)
 {
-    const struct shard_index *index = parser->index;
-    const char *last = index->n > 1 ? index->entries[index->n - 2].file : NULL;
+    struct run *run = parser->n_runs ? &parser->runs[parser->n_runs - 1] : NULL;
 
-    if (last && strcmp(last, file) == 0)
-        return last;
-    return arena_strndup(parser->arena, file, len);
+    if (!run || strcmp(run->file, file) != 0) {
+        run = arena_push(parser->arena, &parser->runs, &parser->n_runs, sizeof(*run));
+        if (!run)
+            return -ENOMEM;
+        run->file = arena_strndup(parser->arena, file, len);
+    }
+    entry->file = run->file;
+    entry->shard = parser->n_runs - 1;
+    return entry->file ? 0 : -ENOMEM;
 }
 
 static int parse_entry(struct parser *parser)
@@ -77,8 +91,7 @@ static int parse_entry(struct parser *parser)
     text = json_text(parser->json, &len);
     if (check_file(parser, entry->tensor, text, len))
         return -EINVAL;
-    entry->file = keep_file(parser, text, len);
-    return entry->file ? 0 : -ENOMEM;
+    return set_file(parser, entry, text, len);
 }
 
 static int parse_map(struct parser *parser)
@@ -121,9 +134,9 @@ static int parse_index(struct parser *parser)
 
 static int compare_file(const void *a, const void *b)
 {
-    const struct shard_entry *x = a, *y = b;
+    const struct run *const *x = a, *const *y = b;
 
-    return strcmp(x->file, y->file);
+    return strcmp((*x)->file, (*y)->file);
 }
 
 static int compare_tensor(const void *a, const void *b)
@@ -133,25 +146,41 @@ static int compare_tensor(const void *a, const void *b)
     return strcmp(x->tensor, y->tensor);
 }
 
-static int number_files(struct arena *arena, struct shard_index *index, struct err *err)
+/* Sort the files and tell each run which one it is. */
+static int number_runs(struct parser *parser)
 {
-    if (index->n == 0)
-        return 0;
-    qsort(index->entries, index->n, sizeof(*index->entries), compare_file);
-    for (size_t i = 0; i < index->n; i++) {
-        struct shard_entry *entry = &index->entries[i];
-        if (i == 0 || strcmp(entry[-1].file, entry->file) != 0) {
-            const char **file = arena_push(arena, &index->files, &index->n_files, sizeof(*file));
+    struct shard_index *index = parser->index;
+    struct run **order = arena_alloc(parser->arena, parser->n_runs + 1, sizeof(*order));
+
+    if (!order)
+        return -ENOMEM;
+    for (size_t i = 0; i < parser->n_runs; i++)
+        order[i] = &parser->runs[i];
+    sort_list(order, parser->n_runs, sizeof(struct run *), compare_file);
+    for (size_t i = 0; i < parser->n_runs; i++) {
+        if (i == 0 || strcmp(order[i - 1]->file, order[i]->file) != 0) {
+            const char **file = arena_push(parser->arena, &index->files, &index->n_files, sizeof(*file));
             if (!file)
                 return -ENOMEM;
-            *file = entry->file;
+            *file = order[i]->file;
         }
-        entry->shard = index->n_files - 1;
+        order[i]->shard = index->n_files - 1;
     }
+    return 0;
+}
+
+static int number_files(struct parser *parser, struct err *err)
+{
+    struct shard_index *index = parser->index;
+
+    if (number_runs(parser))
+        return -ENOMEM;
     if (index->n_files > SHARDS_MAX)
         return err_set(err, -EINVAL, "weight_map names %zu files; at most %d are allowed", index->n_files,
                        SHARDS_MAX);
-    qsort(index->entries, index->n, sizeof(*index->entries), compare_tensor);
+    for (size_t i = 0; i < index->n; i++)
+        index->entries[i].shard = parser->runs[index->entries[i].shard].shard;
+    sort_list(index->entries, index->n, sizeof(*index->entries), compare_tensor);
     return 0;
 }
 
@@ -168,7 +197,7 @@ int shard_index_parse(struct arena *arena, const char *json, size_t len, struct 
         ret = json_status(parser.json);
     json_free(parser.json);
     if (ret == 0)
-        ret = number_files(arena, index, err);
+        ret = number_files(&parser, err);
     if (ret == -ENOMEM)
         err_set(err, ret, "out of memory");
     return ret;

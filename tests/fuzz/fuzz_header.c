@@ -44,6 +44,7 @@ static void check_rendered(const struct st_tensor *list, size_t n, uint64_t data
         require(strcmp(list[i].name, again[i].name) == 0 && list[i].dtype == again[i].dtype &&
                 list[i].begin == again[i].begin && list[i].len == again[i].len &&
                 memcmp(list[i].shape, again[i].shape, sizeof(again[i].shape)) == 0);
+    free(again);
     free(out);
     arena_fini(&arena);
 }
@@ -66,6 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (st_parse(&arena, (const char *)data + 8, len, data_len, &list, &n, &err) == 0) {
         check(list, n, data_len);
         check_rendered(list, n, data_len);
+        free(list);
     } else {
         require(err.text[0] != '\0');
     }

@@ -12,13 +12,13 @@ import struct
 
 import meld
 import pytest
+from draws import draws, in_mergekit
 
 METHODS = ["dare_linear", "dare_ties", "della", "della_linear"]
 SHAPES = {"vector": [100_003], "matrix": [300, 701], "cube": [7, 11, 1001], "row": [1, 4096], "column": [5001, 1],
           "short": [3], "empty": [0, 8]}  # fmt: skip
 LARGE = [key for key, shape in SHAPES.items() if shape[0] * shape[-1] > 1000]
 DENSITIES = [0.25, 0.5, 0.8]  # of the donors
-MASK = 0xFFFFFFFF
 
 
 @pytest.fixture(scope="module")
@@ -93,22 +93,6 @@ def test_share_of_every_tensor_and_donor(method, masks):
         for donor, p in enumerate(DENSITIES):
             if kept[donor].numel():
                 within(int(kept[donor].sum()), kept[donor].numel(), p, (key, donor))
-
-
-def draws(seed: int, name: str, model: int, n: int):
-    """Word i of Philox4x32-10: written from the paper."""
-    import numpy
-    import xxhash
-
-    key = seed ^ xxhash.xxh64_intdigest(name.encode())
-    blocks = numpy.arange((n + 3) // 4, dtype=numpy.uint64)
-    c = [blocks & MASK, blocks >> 32, blocks * 0, blocks * 0 + model]
-    low, high = key & MASK, key >> 32
-    for _ in range(10):
-        a, b = c[0] * numpy.uint64(0xD2511F53), c[2] * numpy.uint64(0xCD9E8D57)
-        c = [(b >> 32) ^ c[1] ^ numpy.uint64(low), b & MASK, (a >> 32) ^ c[3] ^ numpy.uint64(high), a & MASK]
-        low, high = (low + 0x9E3779B9) & MASK, (high + 0xBB67AE85) & MASK
-    return numpy.stack(c, 1).reshape(-1)[:n]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**64 - 1])
@@ -246,3 +230,23 @@ def test_same_bytes_in_any_order_over_mounts(method, folder, tmp_path):
         options = "seed=7", f"threads={threads}", "cache=4M"
         with meld.Mount(tmp_path / "out.yml", tmp_path / f"mnt{i}", *options, cwd=folder) as mount:
             assert read_in_pieces(mount / "model.safetensors", i) == expected, options
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_mergekit_with_the_same_words(method, dtype, models, tmp_path):
+    """Nothing but the words is ours: given them, mergekit keeps the same elements and gives the same bytes. Where it
+    rounds what DELLA compares them with, or its ranks, some elements are kept with another probability."""
+    import oracle
+    from safetensors.torch import load_file
+
+    text = recipe(method, ["alpha", "beta"], [0.8, 0.6], dtype)
+    with in_mergekit():
+        oracle.merge(text, models / "llama", tmp_path / "theirs")
+    theirs = {key: value for path in meld.weight_files(tmp_path / "theirs") for key, value in load_file(path).items()}
+    ours = export(models / "llama", tmp_path / "ours", text)
+    assert set(ours) == set(theirs)
+    elements = sum(value.numel() for value in ours.values())
+    differ = sum(int((value != theirs[key]).sum()) for key, value in ours.items())
+    print(f"{method} {dtype}: {differ} of {elements} differ")
+    assert differ <= (elements * 0.005 if method.startswith("della") else 0)

@@ -1,7 +1,11 @@
-/* libFuzzer: whatever the text, config_parse ends, frees all, and its result and its report agree. */
+/* libFuzzer: whatever the text, config_parse ends, frees all, and its result and its report agree; and the
+ * tree comes back the same after it was written. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "config.h"
+#include "yaml_tree.h"
+#include "yaml_write.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -41,6 +45,51 @@ static void check_document(const struct document *document)
     }
 }
 
+static void check_same(const struct ynode *a, const struct ynode *b)
+{
+    bool nothing = a->kind == YNODE_NULL && !a->text[0]; /* is written as a word */
+
+    if (a->kind != b->kind || a->n != b->n || a->weight != b->weight ||
+        (a->kind < YNODE_TEXT && memcmp(&a->number, &b->number, sizeof(a->number)) != 0) ||
+        (a->kind < YNODE_LIST && !nothing && strcmp(a->text, b->text) != 0))
+        abort();
+    for (size_t i = 0; i < a->n; i++) {
+        if (a->kind == YNODE_LIST) {
+            check_same(a->items[i], b->items[i]);
+            continue;
+        }
+        check_same(a->pairs[i].key, b->pairs[i].key);
+        check_same(a->pairs[i].value, b->pairs[i].value);
+    }
+}
+
+/* Trees of which nothing is wrong, and that are small enough. */
+static void check_written(const char *data, size_t len)
+{
+    struct arena arena = {0};
+    struct findings findings = {0};
+    struct report report = {0};
+    const struct ynode **docs, **again;
+    size_t n, n_again, weight = 0;
+    char *text;
+    int ret = yaml_tree_read(&arena, &findings, "fuzz.yml", data, len, &docs, &n);
+
+    for (size_t i = 0; ret == 0 && i < n; i++)
+        weight += docs[i]->weight;
+    if (ret == 0 && findings.n == 0 && weight < 10000) {
+        text = yaml_write(docs, n);
+        if (!text || yaml_tree_read(&arena, &findings, "again.yml", text, strlen(text), &again, &n_again) ||
+            findings.n || n_again != n)
+            abort();
+        for (size_t i = 0; i < n; i++)
+            check_same(docs[i], again[i]);
+        free(text);
+    }
+    findings_flush(&findings, "fuzz.yml", &report);
+    report_fini(&report);
+    arena_fini(&arena);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct report report = {0};
@@ -55,5 +104,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         check_document(&config->docs[i]);
     config_free(config);
     report_fini(&report);
+    check_written((const char *)data, len);
     return 0;
 }

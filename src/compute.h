@@ -1,7 +1,7 @@
 /* Elements of an output tensor, computed from its inputs.
  *
  * Works in tiles so that memory does not depend on the tensor: raw bytes of 128 KiB an input (less for each
- * if there are more than 8), float32 tiles of at most TILE elements. A scratch belongs to one thread; stages
+ * if there are more than 8), tiles of at most TILE reals. A scratch belongs to one thread; stages
  * compute inline with a deeper level of the same scratch.
  */
 #ifndef COMPUTE_H
@@ -11,6 +11,7 @@
 
 #include "kernel.h"
 #include "method.h"
+#include "scratch.h"
 #include "source.h"
 
 enum recipe_kind {
@@ -38,12 +39,6 @@ struct recipe {
 /* How one input is served that goes through the working type: as it is where that changes nothing. */
 enum recipe_kind recipe_pass_kind(enum dtype from, enum dtype work, enum dtype to);
 
-struct scratch;
-/* kernels: the instruction set to use. NULL if memory runs out. Below 2 MiB, and more only for stages in
- * stages and for more than 8 inputs; what it has grown to is kept until it is freed. */
-struct scratch *scratch_new(const struct kernels *kernels);
-void scratch_free(struct scratch *scratch);
-
 /* Elements [first, first + n), first + n <= merge.n, packed in recipe->dtype into out (any alignment).
  * 0; -EIO with the tensor and the file; -ENOMEM; -EINVAL for a range of 4- or 6-bit elements that is no whole
  * number of bytes. The bytes do not depend on how a range is cut; of a failed range, out may hold any. */
@@ -52,9 +47,10 @@ int recipe_compute(const struct recipe *recipe, uint64_t first, size_t n, void *
 
 /* Call `visit` with tiles of the inputs, cast to the working type, over elements [first, first + n) of a
  * RECIPE_MERGE, in order; whole rows where the method has them: first and n are multiples then. state: what
- * tile->stats shall be. */
+ * tile->stats shall be. The visitor gets the tile's first element beside the tile, which only the method may
+ * look into (real.h). */
 typedef void tile_visit(void *arg, const struct merge *merge, const struct kernels *kernels,
-                        const struct tile *tile);
+                        const struct tile *tile, uint64_t first);
 int recipe_visit(const struct recipe *recipe, const void *state, uint64_t first, uint64_t n,
                  tile_visit *visit, void *arg, struct scratch *scratch, struct err *err);
 

@@ -136,6 +136,11 @@ static bool loads(enum dtype dtype)
     return kernels_best()->load[dtype];
 }
 
+static bool is_short(enum dtype dtype)
+{
+    return dtype == DTYPE_BF16 || dtype == DTYPE_F16;
+}
+
 static uint64_t element_bytes(const struct plan_tensor *tensor)
 {
     uint64_t bytes = dtype_bits(tensor->recipe.dtype) / 8;
@@ -155,15 +160,17 @@ static void subject_init(struct subject *s, const struct plan_tensor *tensor, st
     for (unsigned i = 0; i < recipe->n_inputs; i++)
         s->floats = s->floats && loads(recipe->inputs[i]->dtype);
     s->has_exact = s->floats && recipe->kind == RECIPE_MERGE && recipe->merge.base >= 0 &&
-                   (recipe->dtype != DTYPE_F32 || recipe->merge.work != DTYPE_F32);
+                   (is_short(recipe->dtype) || is_short(recipe->merge.work));
     /* Without rounding it would choose others, and what it then changes says nothing about what rounding
      * loses. */
-    s->chooses = s->has_exact && recipe->merge.work != DTYPE_F32 && recipe->merge.method->chooses;
+    s->chooses = s->has_exact && is_short(recipe->merge.work) && recipe->merge.method->chooses;
     s->has_exact = s->has_exact && !s->chooses;
     if (!s->has_exact)
         return;
     s->exact = *recipe;
-    s->exact.merge.work = s->exact.merge.result = s->exact.dtype = DTYPE_F32;
+    s->exact.dtype = DTYPE_F32;
+    if (is_short(recipe->merge.work))
+        s->exact.merge.work = s->exact.merge.result = DTYPE_F32;
     s->exact.slot = recipe->slot ? &s->slot : NULL;
 }
 

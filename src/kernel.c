@@ -4,8 +4,17 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "packed elements are read in the machine's order");
 
+#ifdef REAL_F64
+extern const struct kernels kernels_f64;
+
+static const struct kernels *const sets[] = {&kernels_f64};
+
+static size_t unsupported(void)
+{
+    return 0;
+}
+#elif defined(__x86_64__)
 extern const struct kernels kernels_baseline;
-#ifdef __x86_64__
 extern const struct kernels kernels_avx2, kernels_avx512;
 
 static const struct kernels *const sets[] = {&kernels_avx512, &kernels_avx2, &kernels_baseline};
@@ -26,6 +35,8 @@ static size_t unsupported(void)
     return runs_avx512() ? 0 : runs_avx2() ? 1 : 2;
 }
 #else
+extern const struct kernels kernels_baseline;
+
 static const struct kernels *const sets[] = {&kernels_baseline};
 
 static size_t unsupported(void)
@@ -49,33 +60,37 @@ const struct kernels *kernels_best(void)
     return kernels_available(&n)[0];
 }
 
-enum round round_of(enum dtype dtype)
+real kernel_round(enum round round, double x)
 {
-    return dtype == DTYPE_BF16 ? ROUND_BF16 : dtype == DTYPE_F16 ? ROUND_F16 : ROUND_F32;
+    real y = (real)x;
+
+    kernels_best()->cast[round](&y, 1);
+    return y;
 }
 
-/* torch sums a contiguous vector (ATen's SumKernel, whatever the CPU) with vectors of 8 float32, or of 16
- * 16-bit elements whose halves are added first; the vectors go to four interleaved partial sums, what is left
- * over to the first of them; the lanes are added to the sum of the elements that fill no vector. Fewer
- * elements than a vector are summed as if each were one. A partial sum of 16 steps moves to a second level.
+/* torch sums a contiguous vector (ATen's SumKernel, whatever the CPU) with vectors of 8 float32, of 4
+ * float64, or of 16 16-bit elements whose halves are added first; the vectors go to four interleaved partial
+ * sums, what is left over to the first of them; the lanes are added to the sum of the elements that fill no
+ * vector. Fewer elements than a vector are summed as if each were one. A partial sum of 16 steps moves to a
+ * second level.
  */
-enum { LANES = 8, PARTIALS = 4, LEVEL = 16 };
+enum { LANES = REAL_TORCH_LANES, PARTIALS = 4, LEVEL = 16 };
 
 struct lane {
-    const float *x;
+    const real *x;
     size_t step, fold; /* distance of successive elements; of the one added on loading, 0: none */
 };
 
-static float lane_at(const struct lane *lane, size_t i)
+static real lane_at(const struct lane *lane, size_t i)
 {
-    const float *x = lane->x + i * lane->step;
+    const real *x = lane->x + i * lane->step;
 
     return lane->fold ? x[0] + x[lane->fold] : x[0];
 }
 
-static float lane_partial(const struct lane *lane, size_t first, size_t n)
+static real lane_partial(const struct lane *lane, size_t first, size_t n)
 {
-    float low = 0, high = 0;
+    real low = 0, high = 0;
 
     for (size_t i = 0; i < n; i++) {
         low += lane_at(lane, first + i * PARTIALS);
@@ -87,9 +102,9 @@ static float lane_partial(const struct lane *lane, size_t first, size_t n)
     return low + high;
 }
 
-static float lane_sum(const struct lane *lane, size_t n)
+static real lane_sum(const struct lane *lane, size_t n)
 {
-    float sum[PARTIALS];
+    real sum[PARTIALS];
 
     for (size_t i = 0; i < PARTIALS; i++)
         sum[i] = lane_partial(lane, i, n / PARTIALS);
@@ -98,10 +113,10 @@ static float lane_sum(const struct lane *lane, size_t n)
     return ((sum[0] + sum[1]) + sum[2]) + sum[3];
 }
 
-float kernel_sum_scalars(const float *x, size_t n, enum round round)
+real kernel_sum_scalars(const real *x, size_t n, enum round round)
 {
-    size_t fold = round == ROUND_F32 ? 0 : LANES, vector = LANES + fold, vectors = n / vector;
-    float sum = 0;
+    size_t fold = round == ROUND_NONE ? 0 : LANES, vector = LANES + fold, vectors = n / vector;
+    real sum = 0;
 
     if (vectors == 0)
         return lane_sum(&(struct lane){x, 1, 0}, n);

@@ -1,10 +1,11 @@
-/* Numeric primitives over tiles of float32, one body each, built per instruction set, dispatched once.
+/* Numeric primitives over tiles of reals, one body each, built per instruction set, dispatched once; and once
+ * more for float64 (real.h).
  *
- * A value of the working type is held in a float32 that the type can represent; an operation is the float32
- * operation followed by rounding to the type (nearest, ties to even). The bytes never depend on the CPU: no
- * contraction, no reassociation, fmaf only where a formula has it. NaN payloads are not part of the contract.
- * n is any number of elements; float pointers need no alignment beyond their type's, packed ones none; out
- * may equal an input, but ranges must not overlap otherwise.
+ * A value of the working type is held in a real, float32 for all types it can represent; an operation is the
+ * real's followed by rounding to the type (nearest, ties to even), which for the real's own type is nothing.
+ * The bytes never depend on the CPU: no contraction, no reassociation, fmaf only where a formula has it. NaN
+ * payloads are not part of the contract. n is any number of elements; real pointers need no alignment beyond
+ * their type's, packed ones none; out may equal an input, but ranges must not overlap otherwise.
  */
 #ifndef KERNEL_H
 #define KERNEL_H
@@ -14,150 +15,160 @@
 #include <stdint.h>
 
 #include "dtype.h"
+#include "real.h"
 
-enum round { ROUND_F32, ROUND_BF16, ROUND_F16, ROUND_COUNT }; /* the working types */
+/* The working types: the real's own, F32 or F64, and two that are rounded to. */
+enum round { ROUND_NONE, ROUND_BF16, ROUND_F16, ROUND_COUNT };
 
-enum round round_of(enum dtype dtype); /* dtype: F32, BF16 or F16 */
+static inline enum round round_of(enum dtype dtype)
+{
+    return dtype == DTYPE_BF16 ? ROUND_BF16 : dtype == DTYPE_F16 ? ROUND_F16 : ROUND_NONE;
+}
 
 enum { SPREAD_ZEROS = 8 };
-#define KERNEL_NAN 0x7f800001u /* the bits that stand for any NaN where magnitudes are ordered */
 
 enum { TASK_FUSED = 4 }; /* donors that the fused task vector kernels take */
 
-/* A primitive that rounds has one entry a working type. */
+/* A primitive that rounds has one entry a working type; of those for float64 only ROUND_NONE is there. */
 struct kernels {
-    const char *isa; /* "baseline", "avx2", "avx512" */
+    const char *isa; /* "baseline", "avx2", "avx512"; "f64" */
 
-    /* Widen n elements of F16, BF16, F32 exactly; F64 is rounded to float32. load[] of another type is NULL.
-     */
-    void (*load[DTYPE_COUNT])(const void *in, float *out, size_t n);
-    /* Round float32 to F16, BF16, F32, F64 (exact). NaN stays NaN, overflow becomes infinity. */
-    void (*store[DTYPE_COUNT])(const float *in, void *out, size_t n);
-    /* store for values that F16, BF16, F32 can represent: no rounding left to do. */
-    void (*pack[DTYPE_COUNT])(const float *in, void *out, size_t n);
-    /* x = r(x), NaN stays NaN: the cast of arbitrary float32 to the working type. */
-    void (*cast[ROUND_COUNT])(float *x, size_t n);
-    /* x = r(x) for results of float32 operations on values of the type: what every chain below uses. A NaN
+    /* Widen n elements of F16, BF16, F32 exactly; F64 is rounded to float32, which torch does too before it
+     * rounds that to 16 bits. load[] of another type is NULL. */
+    void (*load[DTYPE_COUNT])(const void *in, real *out, size_t n);
+    /* Round reals to F16, BF16, F32, F64; float64 to 16 bits by way of float32, as above. NaN stays NaN,
+     * overflow becomes infinity. */
+    void (*store[DTYPE_COUNT])(const real *in, void *out, size_t n);
+    /* store for values of a working type, which there is nothing left to round of. */
+    void (*pack[DTYPE_COUNT])(const real *in, void *out, size_t n);
+    /* x = r(x), NaN stays NaN: the cast of arbitrary reals to the working type. */
+    void (*cast[ROUND_COUNT])(real *x, size_t n);
+    /* x = r(x) for results of operations on values of the type: what every chain below uses. A NaN
      * there is the CPU's own or a value of the type, so rounding cannot carry it into an infinity. */
-    void (*settle[ROUND_COUNT])(float *x, size_t n);
+    void (*settle[ROUND_COUNT])(real *x, size_t n);
 
     /* Methods' steps follow; their files say which formula they make up. */
 
-    /* acc = acc + x in float32 */
-    void (*add)(float *acc, const float *x, size_t n);
-    /* linear: acc = fmaf(x, w, acc) */
-    void (*fma)(float *acc, const float *x, float w, size_t n);
+    /* acc = acc + x, not rounded to the working type */
+    void (*add)(real *acc, const real *x, size_t n);
+    /* linear: acc = fma(x, w, acc) */
+    void (*fma)(real *acc, const real *x, real w, size_t n);
     /* acc = acc + r(w r(x - base)): a task vector's share of the sum, itself not rounded */
-    void (*task_add[ROUND_COUNT])(float *acc, const float *x, const float *base, float w, size_t n);
+    void (*task_add[ROUND_COUNT])(real *acc, const real *x, const real *base, real w, size_t n);
     /* acc = r(acc / divisor); acc holds float32 or values of the type */
-    void (*divide[ROUND_COUNT])(float *acc, float divisor, size_t n);
+    void (*divide[ROUND_COUNT])(real *acc, real divisor, size_t n);
     /* x = r(x s) */
-    void (*scale[ROUND_COUNT])(float *x, float s, size_t n);
+    void (*scale[ROUND_COUNT])(real *x, real s, size_t n);
     /* out = r(base + r(acc)) */
-    void (*apply[ROUND_COUNT])(const float *base, const float *acc, float *out, size_t n);
+    void (*apply[ROUND_COUNT])(const real *base, const real *acc, real *out, size_t n);
     /* apply after task_add of `donors` inputs (1 to TASK_FUSED) from acc = 0, all packed BF16: the commonest
-     * merge without a trip through memory for each step. */
-    void (*task_bf16[TASK_FUSED + 1])(const void *base, const void *const *x, const float *w, void *out,
+     * merge without a trip through memory for each step. NULL for float64. */
+    void (*task_bf16[TASK_FUSED + 1])(const void *base, const void *const *x, const real *w, void *out,
                                       size_t n);
     /* Pruned task vectors and what is made of them (kernel_task.h). out = r(x - base) */
-    void (*delta[ROUND_COUNT])(const float *x, const float *base, float *out, size_t n);
-    /* key: orders magnitudes, all NaN the same and the largest: 15 bits in 16-bit types, else 31 */
-    void (*order_key[ROUND_COUNT])(const float *x, uint32_t *key, size_t n);
+    void (*delta[ROUND_COUNT])(const real *x, const real *base, real *out, size_t n);
+    /* key: orders magnitudes, all NaN the same and the largest: 15 bits in 16-bit types, else 31 or 63 */
+    void (*order_key[ROUND_COUNT])(const real *x, real_bits *key, size_t n);
     /* key = key >> shift, and zeros zero + 0, zero + 1 ... zero + SPREAD_ZEROS - 1 in turn */
-    void (*spread_zeros)(uint32_t *key, unsigned shift, uint32_t zero, size_t n);
-    /* x = x times whether the bits of |by|, those of NaN being KERNEL_NAN, are in [low, high) */
-    void (*select)(float *x, const float *by, uint32_t low, uint32_t high, size_t n);
+    void (*spread_zeros)(real_bits *key, unsigned shift, uint32_t zero, size_t n);
+    /* x = x times whether the bits of |by|, those of NaN being REAL_NAN, are in [low, high) */
+    void (*select)(real *x, const real *by, real_bits low, real_bits high, size_t n);
     /* words: of elements [first, first + n), as rng_word has them */
     void (*random)(uint32_t *words, uint64_t seed, uint32_t model, uint64_t first, size_t n);
     /* x = x times (word >> 8) < limit */
-    void (*keep_random)(float *x, const uint32_t *words, uint32_t limit, size_t n);
+    void (*keep_random)(real *x, const uint32_t *words, uint32_t limit, size_t n);
     /* the same, with a limit of low + step rank */
-    void (*keep_ranked)(float *x, const uint32_t *words, const uint32_t *rank, double low, double step,
+    void (*keep_ranked)(real *x, const uint32_t *words, const uint32_t *rank, double low, double step,
                         size_t n);
     /* The sum of |x|, of r(x x), in float64: the bytes are the same everywhere, and depend on how a tensor is
      * cut. */
-    double (*sum_abs)(const float *x, size_t n);
-    double (*sum_squares[ROUND_COUNT])(const float *x, size_t n);
+    double (*sum_abs)(const real *x, size_t n);
+    double (*sum_squares[ROUND_COUNT])(const real *x, size_t n);
     /* acc = acc + r(x (w k)) with k 1 where x has the sign of sum, in which 0 is positive and NaN negative;
      * 0 elsewhere, and where x is 0 */
-    void (*agree[ROUND_COUNT])(float *acc, const float *x, const float *sum, float w, size_t n);
+    void (*agree[ROUND_COUNT])(real *acc, const real *x, const real *sum, real w, size_t n);
     /* acc = acc + w k */
-    void (*agree_weight)(float *acc, const float *x, const float *sum, float w, size_t n);
+    void (*agree_weight)(real *acc, const real *x, const real *sum, real w, size_t n);
     /* Of so many weighted deltas x (1 to TASK_FUSED): out = r(base + r(lambda m)), m the sum of what agrees
      * with the sum's sign, divided by that of its weights if `normalize`: agree, agree_weight and divide_by
      * in one */
-    void (*consensus[ROUND_COUNT][TASK_FUSED + 1])(const float *base, const float *const *x, const float *w,
-                                                   bool normalize, float lambda, float *out, size_t n);
+    void (*consensus[ROUND_COUNT][TASK_FUSED + 1])(const real *base, const real *const *x, const real *w,
+                                                   bool normalize, real lambda, real *out, size_t n);
     /* acc = r(r(acc) / r(divisor)), with 1 for a divisor of 0; with `least` for smaller ones */
-    void (*divide_by[ROUND_COUNT])(float *acc, const float *divisor, size_t n);
-    void (*divide_least[ROUND_COUNT])(float *acc, const float *divisor, float least, size_t n);
+    void (*divide_by[ROUND_COUNT])(real *acc, const real *divisor, size_t n);
+    void (*divide_least[ROUND_COUNT])(real *acc, const real *divisor, real least, size_t n);
     /* out = r(population variance of r(x - in[base]) over the k other inputs), k at least 1 */
-    void (*variance[ROUND_COUNT])(const float *const *in, unsigned base, unsigned k, float *out, size_t n);
+    void (*variance[ROUND_COUNT])(const real *const *in, unsigned base, unsigned k, real *out, size_t n);
     /* method_ram.c: count = count + (|r(x - base)| > eps); acc = acc + what such an input adds, where so many
      * do; plus: in float32, and times `lone` where it is the only one */
-    void (*ram_count[ROUND_COUNT])(float *count, const float *x, const float *base, float eps, size_t n);
-    void (*ram_add[ROUND_COUNT])(float *acc, const float *x, const float *base, float eps, const float *count,
+    void (*ram_count[ROUND_COUNT])(real *count, const real *x, const real *base, real eps, size_t n);
+    void (*ram_add[ROUND_COUNT])(real *acc, const real *x, const real *base, real eps, const real *count,
                                  size_t n);
-    void (*ramplus_add[ROUND_COUNT])(float *acc, const float *x, const float *base, float eps,
-                                     const float *count, float lone, size_t n);
+    void (*ramplus_add[ROUND_COUNT])(real *acc, const real *x, const real *base, real eps, const real *count,
+                                     real lone, size_t n);
     /* nearswap of base a and donor b: method_nearswap.c's formula with t */
-    void (*nearswap[ROUND_COUNT])(const float *a, const float *b, float t, float *out, size_t n);
+    void (*nearswap[ROUND_COUNT])(const real *a, const real *b, real t, real *out, size_t n);
 
     /* Sums in float64, in lanes by the position in the array, folded in a fixed order; not rounded.
      * Norms and dots: kernel_norm.h. */
 
     /* sum x^2; sum a b: products are exact */
-    double (*squares)(const float *x, size_t n);
-    double (*dot)(const float *a, const float *b, size_t n);
+    double (*squares)(const real *x, size_t n);
+    double (*dot)(const real *a, const real *b, size_t n);
     /* sum (a/na) (b/nb) of float32 quotients, products exact */
-    double (*dot_quotients)(const float *a, float na, const float *b, float nb, size_t n);
+    double (*dot_quotients)(const real *a, real na, const real *b, real nb, size_t n);
     /* sum r(a b) */
-    double (*dot_rounded[ROUND_COUNT])(const float *a, const float *b, size_t n);
+    double (*dot_rounded[ROUND_COUNT])(const real *a, const real *b, size_t n);
     /* sum r(r(a/na) r(b/nb)) */
-    double (*dot_units[ROUND_COUNT])(const float *a, float na, const float *b, float nb, size_t n);
+    double (*dot_units[ROUND_COUNT])(const real *a, real na, const real *b, real nb, size_t n);
     /* out = r(x / divisor); unit: out = r(r(x - base) / divisor) */
-    void (*quotient[ROUND_COUNT])(const float *x, float divisor, float *out, size_t n);
-    void (*unit[ROUND_COUNT])(const float *x, const float *base, float divisor, float *out, size_t n);
+    void (*quotient[ROUND_COUNT])(const real *x, real divisor, real *out, size_t n);
+    void (*unit[ROUND_COUNT])(const real *x, const real *base, real divisor, real *out, size_t n);
     /* acc = acc + r(x w), itself not rounded */
-    void (*scaled_add[ROUND_COUNT])(float *acc, const float *x, float w, size_t n);
+    void (*scaled_add[ROUND_COUNT])(real *acc, const real *x, real w, size_t n);
     /* acc = acc + r(r(x - r(dot mean)) w), itself not rounded */
-    void (*tangent_add[ROUND_COUNT])(float *acc, const float *x, const float *mean, float dot, float w,
-                                     size_t n);
+    void (*tangent_add[ROUND_COUNT])(real *acc, const real *x, const real *mean, real dot, real w, size_t n);
     /* acc = r(acc + x) */
-    void (*add_rounded[ROUND_COUNT])(float *acc, const float *x, size_t n);
+    void (*add_rounded[ROUND_COUNT])(real *acc, const real *x, size_t n);
     /* out = r(ca a + cb b) in float32; blend: out = r(r(ca a) + r(cb b)) */
-    void (*mix[ROUND_COUNT])(const float *a, float ca, const float *b, float cb, float *out, size_t n);
-    void (*blend[ROUND_COUNT])(const float *a, float ca, const float *b, float cb, float *out, size_t n);
-    /* Elements [at, at + n) of out = r(c_0 x_0 + c_1 x_1 ...) of k >= 1 arrays, in float64, rounded to
-     * float32, then r */
-    void (*combine[ROUND_COUNT])(const float *const *x, const double *c, unsigned k, float *out, size_t at,
+    void (*mix[ROUND_COUNT])(const real *a, real ca, const real *b, real cb, real *out, size_t n);
+    void (*blend[ROUND_COUNT])(const real *a, real ca, const real *b, real cb, real *out, size_t n);
+    /* Elements [at, at + n) of out = r(c_0 x_0 + c_1 x_1 ...) of k >= 1 arrays, in float64, rounded
+     * to a real, then r */
+    void (*combine[ROUND_COUNT])(const real *const *x, const double *c, unsigned k, real *out, size_t at,
                                  size_t n);
 
     /* arcee_fusion, for a row of n >= 1 */
 
     /* the largest element; NaN is passed over, but where it is first */
-    float (*largest)(const float *x, size_t n);
+    real (*largest)(const real *x, size_t n);
     /* high + low = e^(x - largest) to 48 bits */
-    void (*exponentials)(const float *x, float largest, float *high, float *low, size_t n);
-    double (*sum_pairs)(const float *high, const float *low, size_t n);
+    void (*exponentials)(const real *x, real largest, real *high, real *low, size_t n);
+    double (*sum_pairs)(const real *high, const real *low, size_t n);
     /* sum r(p r(ln r(p/q))), p = r(r((high + low) scale) + 1e-8), q likewise of base */
-    double (*sum_divergence[ROUND_COUNT])(const float *high, const float *low, double scale,
-                                          const float *base_high, const float *base_low, double base_scale,
+    double (*sum_divergence[ROUND_COUNT])(const real *high, const real *low, double scale,
+                                          const real *base_high, const real *base_low, double base_scale,
                                           size_t n);
     /* out = r(|r(x - base)| divergence) */
-    void (*importance[ROUND_COUNT])(const float *x, const float *base, float divergence, float *out,
-                                    size_t n);
+    void (*importance[ROUND_COUNT])(const real *x, const real *base, real divergence, real *out, size_t n);
     /* out = base + r(x - base) where importance >= threshold, else base; float32 */
-    void (*fuse[ROUND_COUNT])(const float *x, const float *base, const float *importance, float threshold,
-                              float *out, size_t n);
+    void (*fuse[ROUND_COUNT])(const real *x, const real *base, const real *importance, real threshold,
+                              real *out, size_t n);
 };
 
 /* Every set this CPU can run, best first; count in *n. The last is the baseline. */
 const struct kernels *const *kernels_available(size_t *n);
 const struct kernels *kernels_best(void);
+#ifndef REAL_F64
+/* The one set of float64, to be handed to what is built for it. */
+const struct kernels *kernels_best_f64(void);
+#endif
 
-/* Sum of n scalars of the working type in float32, not rounded, in the order in which torch adds the elements
+/* x to a real, then to the working type. */
+real kernel_round(enum round round, double x);
+
+/* Sum of n scalars of the working type, not rounded, in the order in which torch adds the elements
  * of a short contiguous vector. */
-float kernel_sum_scalars(const float *x, size_t n, enum round round);
+real kernel_sum_scalars(const real *x, size_t n, enum round round);
 
 #endif

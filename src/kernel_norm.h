@@ -28,114 +28,96 @@ INLINE double fold_lanes(double lane[LANES])
         lane[i - whole] = lane[i - whole] + (term); \
     return fold_lanes(lane)
 
-static double squares(const float *x, size_t n)
+static double squares(const real *x, size_t n)
 {
     RETURN_SUM(n, (double)x[i] * (double)x[i]);
 }
 
-static double dot(const float *a, const float *b, size_t n)
+static double dot(const real *a, const real *b, size_t n)
 {
     RETURN_SUM(n, (double)a[i] * (double)b[i]);
 }
 
-static double dot_quotients(const float *a, float na, const float *b, float nb, size_t n)
+static double dot_quotients(const real *a, real na, const real *b, real nb, size_t n)
 {
     RETURN_SUM(n, (double)(a[i] / na) * (double)(b[i] / nb));
 }
 
-/* As EACH_TYPE, of functions that return a sum. */
-#define EACH_TYPE_SUM(name, params, ...)      \
-    static double name##_f32 params           \
-    {                                         \
-        return name(round_f32, __VA_ARGS__);  \
-    }                                         \
-    static double name##_bf16 params          \
-    {                                         \
-        return name(round_bf16, __VA_ARGS__); \
-    }                                         \
-    static double name##_f16 params           \
-    {                                         \
-        return name(round_f16, __VA_ARGS__);  \
-    }
-
-INLINE double dot_rounded(round_fn *r, const float *a, const float *b, size_t n)
+INLINE double dot_rounded(round_fn *r, const real *a, const real *b, size_t n)
 {
     RETURN_SUM(n, (double)r(a[i] * b[i]));
 }
-EACH_TYPE_SUM(dot_rounded, (const float *a, const float *b, size_t n), a, b, n)
+EACH_TYPE_SUM(dot_rounded, (const real *a, const real *b, size_t n), a, b, n)
 
-INLINE double dot_units(round_fn *r, const float *a, float na, const float *b, float nb, size_t n)
+INLINE double dot_units(round_fn *r, const real *a, real na, const real *b, real nb, size_t n)
 {
     RETURN_SUM(n, (double)r(r(a[i] / na) * r(b[i] / nb)));
 }
-EACH_TYPE_SUM(dot_units, (const float *a, float na, const float *b, float nb, size_t n), a, na, b, nb, n)
+EACH_TYPE_SUM(dot_units, (const real *a, real na, const real *b, real nb, size_t n), a, na, b, nb, n)
 
-INLINE void quotient(round_fn *r, const float *x, float divisor, float *out, size_t n)
+INLINE void quotient(round_fn *r, const real *x, real divisor, real *out, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         out[i] = r(x[i] / divisor);
 }
-EACH_TYPE(quotient, (const float *x, float divisor, float *out, size_t n), x, divisor, out, n)
+EACH_TYPE(quotient, (const real *x, real divisor, real *out, size_t n), x, divisor, out, n)
 
-INLINE void unit(round_fn *r, const float *x, const float *base, float divisor, float *out, size_t n)
+INLINE void unit(round_fn *r, const real *x, const real *base, real divisor, real *out, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         out[i] = r(r(x[i] - base[i]) / divisor);
 }
-EACH_TYPE(unit, (const float *x, const float *base, float divisor, float *out, size_t n), x, base, divisor,
-          out, n)
+EACH_TYPE(unit, (const real *x, const real *base, real divisor, real *out, size_t n), x, base, divisor, out,
+          n)
 
-INLINE void scaled_add(round_fn *r, float *acc, const float *x, float w, size_t n)
+INLINE void scaled_add(round_fn *r, real *acc, const real *x, real w, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         acc[i] = acc[i] + r(x[i] * w);
 }
-EACH_TYPE(scaled_add, (float *acc, const float *x, float w, size_t n), acc, x, w, n)
+EACH_TYPE(scaled_add, (real * acc, const real *x, real w, size_t n), acc, x, w, n)
 
-INLINE void tangent_add(round_fn *r, float *acc, const float *x, const float *mean, float dot, float w,
-                        size_t n)
+INLINE void tangent_add(round_fn *r, real *acc, const real *x, const real *mean, real dot, real w, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         acc[i] = acc[i] + r(r(x[i] - r(dot * mean[i])) * w);
 }
-EACH_TYPE(tangent_add, (float *acc, const float *x, const float *mean, float dot, float w, size_t n), acc, x,
+EACH_TYPE(tangent_add, (real * acc, const real *x, const real *mean, real dot, real w, size_t n), acc, x,
           mean, dot, w, n)
 
-INLINE void add_rounded(round_fn *r, float *acc, const float *x, size_t n)
+INLINE void add_rounded(round_fn *r, real *acc, const real *x, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         acc[i] = r(acc[i] + x[i]);
 }
-EACH_TYPE(add_rounded, (float *acc, const float *x, size_t n), acc, x, n)
+EACH_TYPE(add_rounded, (real * acc, const real *x, size_t n), acc, x, n)
 
-INLINE void mix(round_fn *r, const float *a, float ca, const float *b, float cb, float *out, size_t n)
+INLINE void mix(round_fn *r, const real *a, real ca, const real *b, real cb, real *out, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         out[i] = r(ca * a[i] + cb * b[i]);
 }
-EACH_TYPE(mix, (const float *a, float ca, const float *b, float cb, float *out, size_t n), a, ca, b, cb, out,
-          n)
+EACH_TYPE(mix, (const real *a, real ca, const real *b, real cb, real *out, size_t n), a, ca, b, cb, out, n)
 
-INLINE void blend(round_fn *r, const float *a, float ca, const float *b, float cb, float *out, size_t n)
+INLINE void blend(round_fn *r, const real *a, real ca, const real *b, real cb, real *out, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         out[i] = r(r(ca * a[i]) + r(cb * b[i]));
 }
-EACH_TYPE(blend, (const float *a, float ca, const float *b, float cb, float *out, size_t n), a, ca, b, cb,
-          out, n)
+EACH_TYPE(blend, (const real *a, real ca, const real *b, real cb, real *out, size_t n), a, ca, b, cb, out, n)
 
 /* In runs short enough to keep their sums in registers. */
 enum { RUN = 32 };
 
-INLINE void combine_run(round_fn *r, const float *const *x, const double *c, unsigned k, size_t at, size_t n,
-                        float *out)
+INLINE void combine_run(round_fn *r, const real *const *x, const double *c, unsigned k, size_t at, size_t n,
+                        real *out)
 {
     double sum[RUN];
 
@@ -145,10 +127,10 @@ INLINE void combine_run(round_fn *r, const float *const *x, const double *c, uns
         for (size_t i = 0; i < n; i++)
             sum[i] = sum[i] + c[j] * (double)x[j][at + i];
     for (size_t i = 0; i < n; i++)
-        out[at + i] = r((float)sum[i]);
+        out[at + i] = r((real)sum[i]);
 }
 
-INLINE void combine(round_fn *r, const float *const *x, const double *c, unsigned k, float *out, size_t at,
+INLINE void combine(round_fn *r, const real *const *x, const double *c, unsigned k, real *out, size_t at,
                     size_t n)
 {
     size_t end = at + n;
@@ -157,8 +139,8 @@ INLINE void combine(round_fn *r, const float *const *x, const double *c, unsigne
         combine_run(r, x, c, k, at, RUN, out);
     combine_run(r, x, c, k, at, end - at, out);
 }
-EACH_TYPE(combine, (const float *const *x, const double *c, unsigned k, float *out, size_t at, size_t n), x,
-          c, k, out, at, n)
+EACH_TYPE(combine, (const real *const *x, const double *c, unsigned k, real *out, size_t at, size_t n), x, c,
+          k, out, at, n)
 
 /* ---- exp and log, the same bytes everywhere: libm's differ between versions and CPUs */
 
@@ -178,9 +160,23 @@ INLINE double double_of(uint64_t u)
     return x;
 }
 
-/* e^x for x <= 0, relative error below 3e-10; below e^-200, which float32 does not have, that. NaN stays NaN.
- * With k the integer nearest to x / ln 2, e^x = 2^k e^r, |r| <= ln 2 / 2, by Taylor's series. Adding 1.5 x
- * 2^52 rounds to an integer and leaves it in the lowest bits, which are then added to the exponent. */
+/* What float64 takes of the series beyond what float32 does. */
+#ifdef REAL_F64
+#define EXP_TAIL(r)                        \
+    ((r) * (1.0 / 362880 +                 \
+            (r) * (1.0 / 3628800 +         \
+                   (r) * (1.0 / 39916800 + \
+                          (r) * (1.0 / 479001600 + (r) * (1.0 / 6227020800 + (r) / 87178291200))))))
+#define LOG_TAIL(z) ((z) * (2.0 / 15 + (z) * (2.0 / 17 + (z) * (2.0 / 19 + (z) * (2.0 / 21)))))
+#else
+#define EXP_TAIL(r) 0
+#define LOG_TAIL(z) 0
+#endif
+
+/* e^x for x <= 0, relative error below 3e-10, in float64 4e-16; below e^-200, which float32 does not have,
+ * that. NaN stays NaN. With k the integer nearest to x / ln 2, e^x = 2^k e^r, |r| <= ln 2 / 2, by Taylor's
+ * series. Adding 1.5 x 2^52 rounds to an integer and leaves it in the lowest bits, which are then added to
+ * the exponent. */
 INLINE double exp_negative(double x)
 {
     const double magic = 0x1.8p52, ln2_high = 0x1.62e42fefa3800p-1, ln2_low = 0x1.ef35793c76730p-45;
@@ -190,7 +186,7 @@ INLINE double exp_negative(double x)
     shifted = x * 0x1.71547652b82fep0 + magic;
     k = shifted - magic;
     r = (x - k * ln2_high) - k * ln2_low;
-    p = 1.0 / 40320;
+    p = EXP_TAIL(r) + 1.0 / 40320;
     p = p * r + 1.0 / 5040;
     p = p * r + 1.0 / 720;
     p = p * r + 1.0 / 120;
@@ -202,8 +198,8 @@ INLINE double exp_negative(double x)
     return double_of(bits_of_double(p) + (bits_of_double(shifted) << 52));
 }
 
-/* ln x for normal x >= 0, relative error below 1e-11, near 1 too. ln(2^k m) = k ln 2 + 2 artanh(s) with s =
- * (m - 1) / (m + 1) and m between the square roots of 1/2 and 2. */
+/* ln x for normal x >= 0, relative error below 1e-11, in float64 1e-15, near 1 too. ln(2^k m) = k ln 2 + 2
+ * artanh(s) with s = (m - 1) / (m + 1) and m between the square roots of 1/2 and 2. */
 INLINE double log_positive(double x)
 {
     const uint64_t root_half = 0x3fe6a09e667f3bcd, bias = (uint64_t)0x400 << 52;
@@ -212,7 +208,7 @@ INLINE double log_positive(double x)
     double m = double_of((above & 0x000fffffffffffff) + root_half);
     double s = (m - 1) / (m + 1), z = s * s, p;
 
-    p = 2.0 / 13;
+    p = LOG_TAIL(z) + 2.0 / 13;
     p = p * z + 2.0 / 11;
     p = p * z + 2.0 / 9;
     p = p * z + 2.0 / 7;
@@ -226,9 +222,9 @@ INLINE double log_positive(double x)
 
 /* ---- arcee_fusion */
 
-static float largest(const float *x, size_t n)
+static real largest(const real *x, size_t n)
 {
-    float lane[LANES];
+    real lane[LANES];
     size_t whole = n / LANES * LANES;
 
     for (size_t j = 0; j < LANES; j++)
@@ -243,61 +239,61 @@ static float largest(const float *x, size_t n)
     return lane[0];
 }
 
-static void exponentials(const float *x, float largest, float *high, float *low, size_t n)
+static void exponentials(const real *x, real largest, real *high, real *low, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++) {
         double e = exp_negative((double)x[i] - (double)largest);
-        high[i] = (float)e;
-        low[i] = (float)(e - (double)high[i]);
+        high[i] = (real)e;
+        low[i] = (real)(e - (double)high[i]);
     }
 }
 
-static double sum_pairs(const float *high, const float *low, size_t n)
+static double sum_pairs(const real *high, const real *low, size_t n)
 {
     RETURN_SUM(n, (double)high[i] + (double)low[i]);
 }
 
-INLINE float probability(round_fn *r, float high, float low, double scale)
+INLINE real probability(round_fn *r, real high, real low, double scale)
 {
-    return r(r((float)(((double)high + (double)low) * scale)) + 1e-8f);
+    return r(r((real)(((double)high + (double)low) * scale)) + (real)1e-8);
 }
 
-INLINE float divergence(round_fn *r, float p, float q)
+INLINE real divergence(round_fn *r, real p, real q)
 {
-    return r(p * r((float)log_positive((double)r(p / q))));
+    return r(p * r((real)log_positive((double)r(p / q))));
 }
 
-INLINE double sum_divergence(round_fn *r, const float *high, const float *low, double scale,
-                             const float *base_high, const float *base_low, double base_scale, size_t n)
+INLINE double sum_divergence(round_fn *r, const real *high, const real *low, double scale,
+                             const real *base_high, const real *base_low, double base_scale, size_t n)
 {
     RETURN_SUM(n, (double)divergence(r, probability(r, high[i], low[i], scale),
                                      probability(r, base_high[i], base_low[i], base_scale)));
 }
 EACH_TYPE_SUM(sum_divergence,
-              (const float *high, const float *low, double scale, const float *base_high,
-               const float *base_low, double base_scale, size_t n),
+              (const real *high, const real *low, double scale, const real *base_high, const real *base_low,
+               double base_scale, size_t n),
               high, low, scale, base_high, base_low, base_scale, n)
 
-INLINE void importance(round_fn *r, const float *x, const float *base, float divergence, float *out, size_t n)
+INLINE void importance(round_fn *r, const real *x, const real *base, real divergence, real *out, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        out[i] = r(fabsf(r(x[i] - base[i])) * divergence);
+        out[i] = r(real_abs(r(x[i] - base[i])) * divergence);
 }
-EACH_TYPE(importance, (const float *x, const float *base, float divergence, float *out, size_t n), x, base,
+EACH_TYPE(importance, (const real *x, const real *base, real divergence, real *out, size_t n), x, base,
           divergence, out, n)
 
 /* 0 times a delta is NaN where that is infinite: kept. */
-INLINE void fuse(round_fn *r, const float *x, const float *base, const float *importance, float threshold,
-                 float *out, size_t n)
+INLINE void fuse(round_fn *r, const real *x, const real *base, const real *importance, real threshold,
+                 real *out, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++) {
-        float kept = importance[i] >= threshold ? 1.0f : 0.0f;
+        real kept = importance[i] >= threshold ? (real)1 : (real)0;
         out[i] = base[i] + r(x[i] - base[i]) * kept;
     }
 }
 EACH_TYPE(fuse,
-          (const float *x, const float *base, const float *importance, float threshold, float *out, size_t n),
-          x, base, importance, threshold, out, n)
+          (const real *x, const real *base, const real *importance, real threshold, real *out, size_t n), x,
+          base, importance, threshold, out, n)

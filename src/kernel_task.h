@@ -9,29 +9,30 @@
 
 #include "rng.h"
 
-INLINE void delta(round_fn *r, const float *x, const float *base, float *out, size_t n)
+INLINE void delta(round_fn *r, const real *x, const real *base, real *out, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         out[i] = r(x[i] - base[i]);
 }
-EACH_TYPE(delta, (const float *x, const float *base, float *out, size_t n), x, base, out, n)
+EACH_TYPE(delta, (const real *x, const real *base, real *out, size_t n), x, base, out, n)
 
 /* Signed, where comparisons of magnitudes are cheapest: none has the highest bit. */
-INLINE uint32_t magnitude(float x)
+INLINE real_bits magnitude(real x)
 {
-    int32_t u = (int32_t)(bits_of(x) & ~SIGN);
+    real_signed u = (real_signed)(bits_of_real(x) & ~((real_bits)1 << REAL_MAGNITUDE));
 
-    return (uint32_t)(u > (int32_t)KERNEL_NAN ? (int32_t)KERNEL_NAN : u);
+    return (real_bits)(u > (real_signed)REAL_NAN ? (real_signed)REAL_NAN : u);
 }
 
-static void order_key_f32(const float *x, uint32_t *key, size_t n)
+static void order_key_none(const real *x, real_bits *key, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         key[i] = magnitude(x[i]);
 }
 
+#ifndef REAL_F64
 static void order_key_bf16(const float *x, uint32_t *key, size_t n)
 {
     EACH_ELEMENT
@@ -45,23 +46,24 @@ static void order_key_f16(const float *x, uint32_t *key, size_t n)
     for (size_t i = 0; i < n; i++)
         key[i] = to_f16(x[i]) & 0x7fffu;
 }
+#endif
 
-static void spread_zeros(uint32_t *key, unsigned shift, uint32_t zero, size_t n)
+static void spread_zeros(real_bits *key, unsigned shift, uint32_t zero, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++) {
-        uint32_t k = key[i], spread = zero + (uint32_t)i % SPREAD_ZEROS;
+        real_bits k = key[i], spread = zero + (uint32_t)i % SPREAD_ZEROS;
         key[i] = k == 0 ? spread : k >> shift;
     }
 }
 
-static void select_by(float *x, const float *by, uint32_t low, uint32_t high, size_t n)
+static void select_by(real *x, const real *by, real_bits low, real_bits high, size_t n)
 {
-    uint32_t span = high - low;
+    real_bits span = high - low;
 
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        x[i] = x[i] * (magnitude(by[i]) - low < span ? 1.0f : 0.0f);
+        x[i] = x[i] * (magnitude(by[i]) - low < span ? (real)1 : (real)0);
 }
 
 /* ---- random numbers */
@@ -156,19 +158,19 @@ static void random_words(uint32_t *words, uint64_t seed, uint32_t model, uint64_
     }
 }
 
-static void keep_random(float *x, const uint32_t *words, uint32_t limit, size_t n)
+static void keep_random(real *x, const uint32_t *words, uint32_t limit, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        x[i] = x[i] * ((int32_t)(words[i] >> 8) < (int32_t)limit ? 1.0f : 0.0f);
+        x[i] = x[i] * ((int32_t)(words[i] >> 8) < (int32_t)limit ? (real)1 : (real)0);
 }
 
-static void keep_ranked(float *x, const uint32_t *words, const uint32_t *rank, double low, double step,
+static void keep_ranked(real *x, const uint32_t *words, const uint32_t *rank, double low, double step,
                         size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        x[i] = x[i] * (words[i] >> 8 < low + step * rank[i] ? 1.0f : 0.0f);
+        x[i] = x[i] * (words[i] >> 8 < low + step * rank[i] ? (real)1 : (real)0);
 }
 
 /* ---- sums in float64: SUM_LANES interleaved ones, added in order at the end */
@@ -184,18 +186,18 @@ INLINE double sum_up(const double lane[SUM_LANES])
     return sum;
 }
 
-INLINE double of_abs(round_fn *r, float x)
+INLINE double of_abs(round_fn *r, real x)
 {
     (void)r;
-    return fabsf(x);
+    return real_abs(x);
 }
 
-INLINE double of_square(round_fn *r, float x)
+INLINE double of_square(round_fn *r, real x)
 {
     return r(x * x);
 }
 
-INLINE double sum_of(double of(round_fn *, float), round_fn *r, const float *x, size_t n)
+INLINE double sum_of(double of(round_fn *, real), round_fn *r, const real *x, size_t n)
 {
     double lane[SUM_LANES] = {0};
     size_t i = 0;
@@ -208,68 +210,59 @@ INLINE double sum_of(double of(round_fn *, float), round_fn *r, const float *x, 
     return sum_up(lane);
 }
 
-static double sum_abs(const float *x, size_t n)
+static double sum_abs(const real *x, size_t n)
 {
-    return sum_of(of_abs, round_f32, x, n);
+    return sum_of(of_abs, round_none, x, n);
 }
 
-static double sum_squares_f32(const float *x, size_t n)
+INLINE double sum_squares(round_fn *r, const real *x, size_t n)
 {
-    return sum_of(of_square, round_f32, x, n);
+    return sum_of(of_square, r, x, n);
 }
-
-static double sum_squares_bf16(const float *x, size_t n)
-{
-    return sum_of(of_square, round_bf16, x, n);
-}
-
-static double sum_squares_f16(const float *x, size_t n)
-{
-    return sum_of(of_square, round_f16, x, n);
-}
+EACH_TYPE_SUM(sum_squares, (const real *x, size_t n), x, n)
 
 /* ---- consensus */
 
 /* 1 where x has the sign that was elected: of the sum, zero being positive. A sum of NaN elects the negative.
  */
-INLINE float agrees(float x, float sum)
+INLINE real agrees(real x, real sum)
 {
-    float y = sum >= 0 ? x : -x;
+    real y = sum >= 0 ? x : -x;
 
-    return y > 0 ? 1.0f : 0.0f;
+    return y > 0 ? (real)1 : (real)0;
 }
 
-INLINE void agree(round_fn *r, float *acc, const float *x, const float *sum, float w, size_t n)
+INLINE void agree(round_fn *r, real *acc, const real *x, const real *sum, real w, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         acc[i] = acc[i] + r(x[i] * (w * agrees(x[i], sum[i])));
 }
-EACH_TYPE(agree, (float *acc, const float *x, const float *sum, float w, size_t n), acc, x, sum, w, n)
+EACH_TYPE(agree, (real * acc, const real *x, const real *sum, real w, size_t n), acc, x, sum, w, n)
 
-static void agree_weight(float *acc, const float *x, const float *sum, float w, size_t n)
+static void agree_weight(real *acc, const real *x, const real *sum, real w, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         acc[i] = acc[i] + w * agrees(x[i], sum[i]);
 }
 
-INLINE void divide_by(round_fn *r, float *acc, const float *divisor, size_t n)
+INLINE void divide_by(round_fn *r, real *acc, const real *divisor, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++) {
-        float d = r(divisor[i]);
-        acc[i] = r(r(acc[i]) / (d == 0 ? 1.0f : d));
+        real d = r(divisor[i]);
+        acc[i] = r(r(acc[i]) / (d == 0 ? (real)1 : d));
     }
 }
-EACH_TYPE(divide_by, (float *acc, const float *divisor, size_t n), acc, divisor, n)
+EACH_TYPE(divide_by, (real * acc, const real *divisor, size_t n), acc, divisor, n)
 
 /* k and normalize are constants where this is inlined. */
-INLINE void consensus_of(round_fn *r, unsigned k, bool normalize, const float *base, const float *const *x,
-                         const float *w, float lambda, float *out, size_t n)
+INLINE void consensus_of(round_fn *r, unsigned k, bool normalize, const real *base, const real *const *x,
+                         const real *w, real lambda, real *out, size_t n)
 {
-    const float *e[TASK_FUSED];
-    float weight[TASK_FUSED];
+    const real *e[TASK_FUSED];
+    real weight[TASK_FUSED];
 
     for (unsigned j = 0; j < k; j++) {
         e[j] = x[j];
@@ -277,25 +270,25 @@ INLINE void consensus_of(round_fn *r, unsigned k, bool normalize, const float *b
     }
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++) {
-        float sum = 0, m = 0, d = 0;
+        real sum = 0, m = 0, d = 0;
         for (unsigned j = 0; j < k; j++)
             sum = sum + e[j][i];
         sum = r(sum);
         for (unsigned j = 0; j < k; j++) {
-            float agreed = agrees(e[j][i], sum);
+            real agreed = agrees(e[j][i], sum);
             m = m + e[j][i] * agreed;
             d = d + weight[j] * agreed;
         }
         d = r(d);
         m = r(m);
         if (normalize)
-            m = r(m / (d == 0 ? 1.0f : d));
+            m = r(m / (d == 0 ? (real)1 : d));
         out[i] = r(base[i] + r(m * lambda));
     }
 }
 
-INLINE void consensus(round_fn *r, unsigned k, const float *base, const float *const *x, const float *w,
-                      bool normalize, float lambda, float *out, size_t n)
+INLINE void consensus(round_fn *r, unsigned k, const real *base, const real *const *x, const real *w,
+                      bool normalize, real lambda, real *out, size_t n)
 {
     if (normalize)
         consensus_of(r, k, true, base, x, w, lambda, out, n);
@@ -303,34 +296,36 @@ INLINE void consensus(round_fn *r, unsigned k, const float *base, const float *c
         consensus_of(r, k, false, base, x, w, lambda, out, n);
 }
 
-#define CONSENSUS_OF(k, type)                                                                    \
-    static void consensus_##k##_##type(const float *base, const float *const *x, const float *w, \
-                                       bool normalize, float lambda, float *out, size_t n)       \
-    {                                                                                            \
-        consensus(round_##type, k, base, x, w, normalize, lambda, out, n);                       \
+#define CONSENSUS_OF(k, type)                                                                 \
+    static void consensus_##k##_##type(const real *base, const real *const *x, const real *w, \
+                                       bool normalize, real lambda, real *out, size_t n)      \
+    {                                                                                         \
+        consensus(round_##type, k, base, x, w, normalize, lambda, out, n);                    \
     }
 #define CONSENSUS(type)   \
     CONSENSUS_OF(1, type) \
     CONSENSUS_OF(2, type) \
     CONSENSUS_OF(3, type) \
     CONSENSUS_OF(4, type)
-CONSENSUS(f32)
+CONSENSUS(none)
+#ifndef REAL_F64
 CONSENSUS(bf16)
 CONSENSUS(f16)
+#endif
 #define CONSENSUS_ENTRIES(type)                                                              \
     {                                                                                        \
         NULL, consensus_1_##type, consensus_2_##type, consensus_3_##type, consensus_4_##type \
     }
 
-INLINE void divide_least(round_fn *r, float *acc, const float *divisor, float least, size_t n)
+INLINE void divide_least(round_fn *r, real *acc, const real *divisor, real least, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++) {
-        float d = r(divisor[i]);
+        real d = r(divisor[i]);
         acc[i] = r(r(acc[i]) / (d < least ? least : d));
     }
 }
-EACH_TYPE(divide_least, (float *acc, const float *divisor, float least, size_t n), acc, divisor, least, n)
+EACH_TYPE(divide_least, (real * acc, const real *divisor, real least, size_t n), acc, divisor, least, n)
 
 /* ---- sce: variance over donors */
 
@@ -342,7 +337,7 @@ INLINE double divide_count(double x, double count, double inverse, bool exact)
     return exact ? x * inverse : x / count;
 }
 
-INLINE void welford(round_fn *r, const float *x, const float *base, unsigned count, bool exact, double *mean,
+INLINE void welford(round_fn *r, const real *x, const real *base, unsigned count, bool exact, double *mean,
                     double *m2, size_t n)
 {
     double inverse = 1.0 / count;
@@ -355,13 +350,13 @@ INLINE void welford(round_fn *r, const float *x, const float *base, unsigned cou
     }
 }
 
-INLINE void variance_end(round_fn *r, const double *m2, unsigned count, bool exact, float *out, size_t n)
+INLINE void variance_end(round_fn *r, const double *m2, unsigned count, bool exact, real *out, size_t n)
 {
     double inverse = 1.0 / count;
 
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        out[i] = r((float)divide_count(m2[i], count, inverse, exact));
+        out[i] = r((real)divide_count(m2[i], count, inverse, exact));
 }
 
 INLINE bool is_power_of_two(unsigned count)
@@ -370,7 +365,7 @@ INLINE bool is_power_of_two(unsigned count)
 }
 
 /* The first one's step: its mean is itself, and infinities make NaN. */
-INLINE void welford_first(round_fn *r, const float *x, const float *base, double *mean, double *m2, size_t n)
+INLINE void welford_first(round_fn *r, const real *x, const real *base, double *mean, double *m2, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++) {
@@ -380,13 +375,13 @@ INLINE void welford_first(round_fn *r, const float *x, const float *base, double
 }
 
 /* Donor j of the inputs, the base aside. */
-INLINE const float *donor_of(const float *const *in, unsigned base, unsigned j)
+INLINE const real *donor_of(const real *const *in, unsigned base, unsigned j)
 {
     return in[j < base ? j : j + 1];
 }
 
-INLINE void variance_strip(round_fn *r, const float *const *in, unsigned base, unsigned k, size_t at,
-                           float *out, size_t n)
+INLINE void variance_strip(round_fn *r, const real *const *in, unsigned base, unsigned k, size_t at,
+                           real *out, size_t n)
 {
     double mean[STRIP], m2[STRIP];
 
@@ -404,17 +399,17 @@ INLINE void variance_strip(round_fn *r, const float *const *in, unsigned base, u
 }
 
 /* The same for two, the commonest number. */
-INLINE void variance_two(round_fn *r, const float *x, const float *y, const float *base, float *out, size_t n)
+INLINE void variance_two(round_fn *r, const real *x, const real *y, const real *base, real *out, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++) {
         double first = r(x[i] - base[i]), value = r(y[i] - base[i]), d = value - first;
-        out[i] = r((float)(d * (value - (first + d * 0.5)) * 0.5));
+        out[i] = r((real)(d * (value - (first + d * 0.5)) * 0.5));
     }
 }
 
 /* Welford's recurrence in float64, as torch does it, so that halves round the same way. */
-INLINE void variance(round_fn *r, const float *const *in, unsigned base, unsigned k, float *out, size_t n)
+INLINE void variance(round_fn *r, const real *const *in, unsigned base, unsigned k, real *out, size_t n)
 {
     if (k == 2) {
         variance_two(r, donor_of(in, base, 0), donor_of(in, base, 1), in[base], out, n);
@@ -425,54 +420,53 @@ INLINE void variance(round_fn *r, const float *const *in, unsigned base, unsigne
         variance_strip(r, in, base, k, at, out + at, step);
     }
 }
-EACH_TYPE(variance, (const float *const *in, unsigned base, unsigned k, float *out, size_t n), in, base, k,
-          out, n)
+EACH_TYPE(variance, (const real *const *in, unsigned base, unsigned k, real *out, size_t n), in, base, k, out,
+          n)
 
 /* ---- ram */
 
-INLINE float is_live(round_fn *r, float x, float base, float eps)
+INLINE real is_live(round_fn *r, real x, real base, real eps)
 {
-    return fabsf(r(x - base)) > eps ? 1.0f : 0.0f;
+    return real_abs(r(x - base)) > eps ? (real)1 : (real)0;
 }
 
-INLINE void ram_count(round_fn *r, float *count, const float *x, const float *base, float eps, size_t n)
+INLINE void ram_count(round_fn *r, real *count, const real *x, const real *base, real eps, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         count[i] = count[i] + is_live(r, x[i], base[i], eps);
 }
-EACH_TYPE(ram_count, (float *count, const float *x, const float *base, float eps, size_t n), count, x, base,
-          eps, n)
+EACH_TYPE(ram_count, (real * count, const real *x, const real *base, real eps, size_t n), count, x, base, eps,
+          n)
 
 /* `lone` scales what one donor alone changes; s rounds that product and the term. */
-INLINE float ram_one(round_fn *r, round_fn *s, float x, float base, float eps, float count, float lone)
+INLINE real ram_one(round_fn *r, round_fn *s, real x, real base, real eps, real count, real lone)
 {
-    float d = r(x - base), z = d * (fabsf(d) > eps ? 1.0f : 0.0f);
-    float shared = r(z * (count > 1 ? 1.0f : 0.0f) / r(count < 1 ? 1.0f : count));
+    real d = r(x - base), z = d * (real_abs(d) > eps ? (real)1 : (real)0);
+    real shared = r(z * (count > 1 ? (real)1 : (real)0) / r(count < 1 ? (real)1 : count));
 
-    return s(s(z * (count == 1 ? 1.0f : 0.0f) * lone) + shared);
+    return s(s(z * (count == 1 ? (real)1 : (real)0) * lone) + shared);
 }
 
-INLINE void ram_add(round_fn *r, float *acc, const float *x, const float *base, float eps, const float *count,
+INLINE void ram_add(round_fn *r, real *acc, const real *x, const real *base, real eps, const real *count,
                     size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        acc[i] = acc[i] + ram_one(r, r, x[i], base[i], eps, count[i], 1.0f);
+        acc[i] = acc[i] + ram_one(r, r, x[i], base[i], eps, count[i], 1);
 }
-EACH_TYPE(ram_add, (float *acc, const float *x, const float *base, float eps, const float *count, size_t n),
-          acc, x, base, eps, count, n)
+EACH_TYPE(ram_add, (real * acc, const real *x, const real *base, real eps, const real *count, size_t n), acc,
+          x, base, eps, count, n)
 
-INLINE void ramplus_add(round_fn *r, float *acc, const float *x, const float *base, float eps,
-                        const float *count, float lone, size_t n)
+INLINE void ramplus_add(round_fn *r, real *acc, const real *x, const real *base, real eps, const real *count,
+                        real lone, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        acc[i] = acc[i] + ram_one(r, round_f32, x[i], base[i], eps, count[i], lone);
+        acc[i] = acc[i] + ram_one(r, round_none, x[i], base[i], eps, count[i], lone);
 }
 EACH_TYPE(ramplus_add,
-          (float *acc, const float *x, const float *base, float eps, const float *count, float lone,
-           size_t n),
+          (real * acc, const real *x, const real *base, real eps, const real *count, real lone, size_t n),
           acc, x, base, eps, count, lone, n)
 
 #endif

@@ -1,4 +1,4 @@
-/* The bodies of struct kernels, compiled once per instruction set with KERNEL_ISA naming it.
+/* The bodies of struct kernels, compiled once per instruction set with KERNEL_ISA naming it, and for float64.
  *
  * Each is a plain loop that gcc and clang vectorise in every build; tests/bench/bench_kernel.c shows one that
  * is not. What makes it so: loops are told that their arrays do not overlap (EACH_ELEMENT), choices are of
@@ -29,11 +29,21 @@
 
 /* Packed elements at any address. */
 typedef uint16_t u16_packed __attribute__((aligned(1), may_alias));
+typedef float f32_packed __attribute__((aligned(1), may_alias));
 typedef double f64_packed __attribute__((aligned(1), may_alias));
 
 INLINE uint32_t bits_of(float x)
 {
     uint32_t u;
+
+    memcpy(&u, &x, sizeof(u));
+    return u;
+}
+
+/* The same of a real. */
+INLINE real_bits bits_of_real(real x)
+{
+    real_bits u;
 
     memcpy(&u, &x, sizeof(u));
     return u;
@@ -52,9 +62,9 @@ INLINE float float_of(uint32_t u)
 #define EXP16_MIN 0x38800000 /* 2^-14, the smallest normal float16 */
 #define EXP16_MAX 0x47800000 /* 2^16, the first float16 does not have */
 
-typedef float round_fn(float x);
+typedef real round_fn(real x);
 
-INLINE float round_f32(float x)
+INLINE real round_none(real x)
 {
     return x;
 }
@@ -64,11 +74,6 @@ INLINE uint32_t nearest_bf16(uint32_t u)
     return u + 0x7fff + (u >> 16 & 1);
 }
 
-INLINE float round_bf16(float x)
-{
-    return float_of(nearest_bf16(bits_of(x)) & 0xffff0000);
-}
-
 /* The exponent that decides float16's last place: subnormals share one, and above its range any will do. */
 INLINE uint32_t exponent_f16(uint32_t u)
 {
@@ -76,25 +81,6 @@ INLINE uint32_t exponent_f16(uint32_t u)
 
     e = e < EXP16_MIN ? EXP16_MIN : e;
     return (uint32_t)(e > EXP16_MAX ? EXP16_MAX : e);
-}
-
-/* Adding 1.5 times 2^13 times the exponent leaves no bits below float16's last place; the addition rounds as
- * float16 would. Scaling up and down turns what is beyond its range into infinity. */
-INLINE float round_f16(float x)
-{
-    uint32_t u = bits_of(x);
-    float magic = float_of(exponent_f16(u) + (13u << 23 | 0x400000));
-    float y = (x + magic) - magic;
-
-    y = y * 0x1p112f * 0x1p-112f;
-    return float_of(bits_of(y) | (u & SIGN));
-}
-
-INLINE float cast_bf16(float x)
-{
-    uint32_t u = bits_of(x), y = nearest_bf16(u) & 0xffff0000;
-
-    return float_of(x != x ? u | 0x400000 : y);
 }
 
 INLINE float from_f16(uint32_t h)
@@ -108,8 +94,8 @@ INLINE float from_f16(uint32_t h)
     return float_of(u | (h & 0x8000) << 16);
 }
 
-/* As round_f16 without the sign: what the sum has above the added power of two counts units in float16's last
- * place, its leading bit included, which is carried into the exponent by addition. */
+/* As round_f16, further down, without the sign: what the sum has above the added power of two counts units in
+ * float16's last place, its leading bit included, which is carried into the exponent by addition. */
 INLINE uint16_t to_f16(float x)
 {
     uint32_t u = bits_of(x), a = u & ~SIGN;
@@ -133,9 +119,28 @@ INLINE float from_bf16(uint32_t h)
     return float_of(h << 16);
 }
 
+#ifndef REAL_F64
+INLINE float round_bf16(float x)
+{
+    return float_of(nearest_bf16(bits_of(x)) & 0xffff0000);
+}
+
+/* Adding 1.5 times 2^13 times the exponent leaves no bits below float16's last place; the addition rounds as
+ * float16 would. Scaling up and down turns what is beyond its range into infinity. */
+INLINE float round_f16(float x)
+{
+    uint32_t u = bits_of(x);
+    float magic = float_of(exponent_f16(u) + (13u << 23 | 0x400000));
+    float y = (x + magic) - magic;
+
+    y = y * 0x1p112f * 0x1p-112f;
+    return float_of(bits_of(y) | (u & SIGN));
+}
+#endif
+
 /* packed elements */
 
-static void load_f16(const void *in, float *out, size_t n)
+static void load_f16(const void *in, real *out, size_t n)
 {
     const u16_packed *x = in;
 
@@ -144,7 +149,7 @@ static void load_f16(const void *in, float *out, size_t n)
         out[i] = from_f16(x[i]);
 }
 
-static void load_bf16(const void *in, float *out, size_t n)
+static void load_bf16(const void *in, real *out, size_t n)
 {
     const u16_packed *x = in;
 
@@ -153,36 +158,118 @@ static void load_bf16(const void *in, float *out, size_t n)
         out[i] = from_bf16(x[i]);
 }
 
-static void load_f32(const void *in, float *out, size_t n)
+static void load_f32(const void *in, real *out, size_t n)
 {
+#ifdef REAL_F64
+    const f32_packed *x = in;
+
+    for (size_t i = 0; i < n; i++)
+        out[i] = x[i];
+#else
     memcpy(out, in, n * sizeof(*out));
+#endif
 }
 
-static void load_f64(const void *in, float *out, size_t n)
+static void load_f64(const void *in, real *out, size_t n)
 {
     const f64_packed *x = in;
 
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        out[i] = (float)x[i];
+        out[i] = (real)x[i];
 }
 
-static void store_f16(const float *in, void *out, size_t n)
+static void store_f16(const real *in, void *out, size_t n)
 {
     u16_packed *y = out;
 
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        y[i] = to_f16(in[i]);
+        y[i] = to_f16((float)in[i]);
 }
 
-static void store_bf16(const float *in, void *out, size_t n)
+static void store_bf16(const real *in, void *out, size_t n)
 {
     u16_packed *y = out;
 
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        y[i] = to_bf16(in[i]);
+        y[i] = to_bf16((float)in[i]);
+}
+
+static void store_f32(const real *in, void *out, size_t n)
+{
+#ifdef REAL_F64
+    f32_packed *y = out;
+
+    for (size_t i = 0; i < n; i++)
+        y[i] = (float)in[i];
+#else
+    memcpy(out, in, n * sizeof(*in));
+#endif
+}
+
+static void store_f64(const real *in, void *out, size_t n)
+{
+    f64_packed *y = out;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        y[i] = in[i];
+}
+
+/* One copy of a body for each working type that the real serves. EACH_TYPE_SUM: of one that returns a sum. */
+#ifdef REAL_F64
+#define EACH_TYPE_OF(returns, result, name, params, ...) \
+    static returns name##_none params                    \
+    {                                                    \
+        result name(round_none, __VA_ARGS__);            \
+    }
+#define ENTRIES(name)              \
+    {                              \
+        [ROUND_NONE] = name##_none \
+    }
+#else
+#define EACH_TYPE_OF(returns, result, name, params, ...) \
+    static returns name##_none params                    \
+    {                                                    \
+        result name(round_none, __VA_ARGS__);            \
+    }                                                    \
+    static returns name##_bf16 params                    \
+    {                                                    \
+        result name(round_bf16, __VA_ARGS__);            \
+    }                                                    \
+    static returns name##_f16 params                     \
+    {                                                    \
+        result name(round_f16, __VA_ARGS__);             \
+    }
+#define ENTRIES(name)                                                                    \
+    {                                                                                    \
+        [ROUND_NONE] = name##_none, [ROUND_BF16] = name##_bf16, [ROUND_F16] = name##_f16 \
+    }
+#endif
+#define EACH_TYPE(name, params, ...) EACH_TYPE_OF(void, , name, params, __VA_ARGS__)
+#define EACH_TYPE_SUM(name, params, ...) EACH_TYPE_OF(double, return, name, params, __VA_ARGS__)
+
+INLINE void settle(round_fn *r, real *x, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        x[i] = r(x[i]);
+}
+EACH_TYPE(settle, (real * x, size_t n), x, n)
+
+#ifndef REAL_F64
+INLINE float cast_bf16(float x)
+{
+    uint32_t u = bits_of(x), y = nearest_bf16(u) & 0xffff0000;
+
+    return float_of(x != x ? u | 0x400000 : y);
+}
+
+static void cast_to_bf16(float *x, size_t n)
+{
+    settle(cast_bf16, x, n);
 }
 
 static void pack_bf16(const float *in, void *out, size_t n)
@@ -193,60 +280,21 @@ static void pack_bf16(const float *in, void *out, size_t n)
     for (size_t i = 0; i < n; i++)
         y[i] = (uint16_t)(bits_of(in[i]) >> 16);
 }
+#endif
 
-static void store_f32(const float *in, void *out, size_t n)
-{
-    memcpy(out, in, n * sizeof(*in));
-}
-
-static void store_f64(const float *in, void *out, size_t n)
-{
-    f64_packed *y = out;
-
-    EACH_ELEMENT
-    for (size_t i = 0; i < n; i++)
-        y[i] = in[i];
-}
-
-/* One copy of a body for each working type. */
-#define EACH_TYPE(name, params, ...)   \
-    static void name##_f32 params      \
-    {                                  \
-        name(round_f32, __VA_ARGS__);  \
-    }                                  \
-    static void name##_bf16 params     \
-    {                                  \
-        name(round_bf16, __VA_ARGS__); \
-    }                                  \
-    static void name##_f16 params      \
-    {                                  \
-        name(round_f16, __VA_ARGS__);  \
-    }
-#define ENTRIES(name)                                                                  \
-    {                                                                                  \
-        [ROUND_F32] = name##_f32, [ROUND_BF16] = name##_bf16, [ROUND_F16] = name##_f16 \
-    }
-
-INLINE void settle(round_fn *r, float *x, size_t n)
-{
-    EACH_ELEMENT
-    for (size_t i = 0; i < n; i++)
-        x[i] = r(x[i]);
-}
-EACH_TYPE(settle, (float *x, size_t n), x, n)
-
-static void cast_to_bf16(float *x, size_t n)
-{
-    settle(cast_bf16, x, n);
-}
-
-static void add(float *acc, const float *x, size_t n)
+static void add(real *acc, const real *x, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         acc[i] = acc[i] + x[i];
 }
 
+#ifdef REAL_F64
+INLINE double fma_exact(double x, double w, double acc)
+{
+    return fma(x, w, acc);
+}
+#else
 /* Fused multiply-add for CPUs without one. The product is exact in double; the sum is made odd where it is
  * not exact, so that the rounding to float32 sees that something was left. Inlined, where fmaf would be a
  * call. */
@@ -267,46 +315,48 @@ INLINE float fma_exact(float x, float w, float acc)
     return (float)sum;
 #endif
 }
+#endif
 
-static void fma_add(float *acc, const float *x, float w, size_t n)
+static void fma_add(real *acc, const real *x, real w, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         acc[i] = fma_exact(x[i], w, acc[i]);
 }
 
-INLINE void task_add(round_fn *r, float *acc, const float *x, const float *base, float w, size_t n)
+INLINE void task_add(round_fn *r, real *acc, const real *x, const real *base, real w, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         acc[i] = acc[i] + r(w * r(x[i] - base[i]));
 }
-EACH_TYPE(task_add, (float *acc, const float *x, const float *base, float w, size_t n), acc, x, base, w, n)
+EACH_TYPE(task_add, (real * acc, const real *x, const real *base, real w, size_t n), acc, x, base, w, n)
 
-INLINE void divide(round_fn *r, float *acc, float divisor, size_t n)
+INLINE void divide(round_fn *r, real *acc, real divisor, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         acc[i] = r(acc[i] / divisor);
 }
-EACH_TYPE(divide, (float *acc, float divisor, size_t n), acc, divisor, n)
+EACH_TYPE(divide, (real * acc, real divisor, size_t n), acc, divisor, n)
 
-INLINE void scale(round_fn *r, float *x, float s, size_t n)
+INLINE void scale(round_fn *r, real *x, real s, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         x[i] = r(x[i] * s);
 }
-EACH_TYPE(scale, (float *x, float s, size_t n), x, s, n)
+EACH_TYPE(scale, (real * x, real s, size_t n), x, s, n)
 
-INLINE void apply(round_fn *r, const float *base, const float *acc, float *out, size_t n)
+INLINE void apply(round_fn *r, const real *base, const real *acc, real *out, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         out[i] = r(base[i] + r(acc[i]));
 }
-EACH_TYPE(apply, (const float *base, const float *acc, float *out, size_t n), base, acc, out, n)
+EACH_TYPE(apply, (const real *base, const real *acc, real *out, size_t n), base, acc, out, n)
 
+#ifndef REAL_F64
 INLINE float task_term(uint32_t x, float base, float w)
 {
     return round_bf16(w * round_bf16(from_bf16(x) - base));
@@ -346,39 +396,50 @@ TASK(1)
 TASK(2)
 TASK(3)
 TASK(4)
+#endif
 
 /* min and max that let NaN through, as torch's clamp does. */
-INLINE float at_least(float x, float low)
+INLINE real at_least(real x, real low)
 {
     return x < low ? low : x;
 }
 
-INLINE float at_most(float x, float high)
+INLINE real at_most(real x, real high)
 {
     return x > high ? high : x;
 }
 
-INLINE float nearswap_one(round_fn *r, float a, float b, float least, float t)
+INLINE bool is_f16(round_fn *r)
 {
-    float distance = at_least(fabsf(r(a - b)), least);
-    float inverse = r(1.0f / distance);
-    float w = r(inverse * t), direct = r(t / distance);
-
-    if (r == round_f16)
-        w = inverse > 65504.0f ? direct : w;
-    w = at_most(at_least(w, 0.0f), 1.0f);
-    return r(r(w * b) + r(r(1.0f - w) * a));
+#ifdef REAL_F64
+    (void)r;
+    return false;
+#else
+    return r == round_f16;
+#endif
 }
 
-INLINE void nearswap(round_fn *r, const float *a, const float *b, float t, float *out, size_t n)
+INLINE real nearswap_one(round_fn *r, real a, real b, real least, real t)
 {
-    const float least = r(1e-6f);
+    real distance = at_least(real_abs(r(a - b)), least);
+    real inverse = r(1 / distance);
+    real w = r(inverse * t), direct = r(t / distance);
+
+    if (is_f16(r))
+        w = inverse > 65504 ? direct : w;
+    w = at_most(at_least(w, 0), 1);
+    return r(r(w * b) + r(r(1 - w) * a));
+}
+
+INLINE void nearswap(round_fn *r, const real *a, const real *b, real t, real *out, size_t n)
+{
+    const real least = r((real)1e-6);
 
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         out[i] = nearswap_one(r, a[i], b[i], least, t);
 }
-EACH_TYPE(nearswap, (const float *a, const float *b, float t, float *out, size_t n), a, b, t, out, n)
+EACH_TYPE(nearswap, (const real *a, const real *b, real t, real *out, size_t n), a, b, t, out, n)
 
 #include "kernel_task.h"
 
@@ -398,8 +459,18 @@ const struct kernels SET(KERNEL_ISA) = {
               [DTYPE_BF16] = store_bf16,
               [DTYPE_F32] = store_f32,
               [DTYPE_F64] = store_f64},
+#ifdef REAL_F64
+    .pack = {[DTYPE_F64] = store_f64},
+    .cast = {[ROUND_NONE] = settle_none},
+    .consensus = {[ROUND_NONE] = CONSENSUS_ENTRIES(none)},
+#else
     .pack = {[DTYPE_F16] = store_f16, [DTYPE_BF16] = pack_bf16, [DTYPE_F32] = store_f32},
-    .cast = {[ROUND_F32] = settle_f32, [ROUND_BF16] = cast_to_bf16, [ROUND_F16] = settle_f16},
+    .cast = {[ROUND_NONE] = settle_none, [ROUND_BF16] = cast_to_bf16, [ROUND_F16] = settle_f16},
+    .consensus = {[ROUND_NONE] = CONSENSUS_ENTRIES(none),
+                  [ROUND_BF16] = CONSENSUS_ENTRIES(bf16),
+                  [ROUND_F16] = CONSENSUS_ENTRIES(f16)},
+    .task_bf16 = {NULL, task_bf16_1, task_bf16_2, task_bf16_3, task_bf16_4},
+#endif
     .settle = ENTRIES(settle),
     .add = add,
     .fma = fma_add,
@@ -407,7 +478,6 @@ const struct kernels SET(KERNEL_ISA) = {
     .divide = ENTRIES(divide),
     .scale = ENTRIES(scale),
     .apply = ENTRIES(apply),
-    .task_bf16 = {NULL, task_bf16_1, task_bf16_2, task_bf16_3, task_bf16_4},
     .delta = ENTRIES(delta),
     .order_key = ENTRIES(order_key),
     .spread_zeros = spread_zeros,
@@ -419,9 +489,6 @@ const struct kernels SET(KERNEL_ISA) = {
     .sum_squares = ENTRIES(sum_squares),
     .agree = ENTRIES(agree),
     .agree_weight = agree_weight,
-    .consensus = {[ROUND_F32] = CONSENSUS_ENTRIES(f32),
-                  [ROUND_BF16] = CONSENSUS_ENTRIES(bf16),
-                  [ROUND_F16] = CONSENSUS_ENTRIES(f16)},
     .divide_by = ENTRIES(divide_by),
     .divide_least = ENTRIES(divide_least),
     .variance = ENTRIES(variance),

@@ -2,28 +2,20 @@
 
 #include <string.h>
 
-static const struct method *const methods[] = {
-    &method_linear,
-    &method_task_arithmetic,
-    &method_ties,
-    &method_dare_linear,
-    &method_dare_ties,
-    &method_breadcrumbs,
-    &method_breadcrumbs_ties,
-    &method_della,
-    &method_della_linear,
-    &method_sce,
-    &method_ram,
-    &method_ramplus_tl,
-    &method_slerp,
-    &method_nuslerp,
-    &method_multislerp,
-    &method_karcher,
-    &method_model_stock,
-    &method_nearswap,
-    &method_arcee_fusion,
-    &method_passthrough,
-};
+#define EACH_METHOD(of)                                                                                 \
+    of(linear), of(task_arithmetic), of(ties), of(dare_linear), of(dare_ties), of(breadcrumbs),         \
+        of(breadcrumbs_ties), of(della), of(della_linear), of(sce), of(ram), of(ramplus_tl), of(slerp), \
+        of(nuslerp), of(multislerp), of(karcher), of(model_stock), of(nearswap), of(arcee_fusion),      \
+        of(passthrough)
+
+#define IN_F64(name) method_##name##_f64
+#define METHOD(name) &method_##name
+#define METHOD_F64(name) &method_##name##_f64
+
+extern const struct method EACH_METHOD(IN_F64);
+
+static const struct method *const methods[] = {EACH_METHOD(METHOD)};
+static const struct method *const in_f64[] = {EACH_METHOD(METHOD_F64)};
 
 int method_param(const struct method *method, const char *name)
 {
@@ -44,6 +36,14 @@ const struct method *method_find(const char *name)
         if (strcmp(methods[i]->name, name) == 0)
             return methods[i];
     return NULL;
+}
+
+const struct method *method_in(const struct method *method, enum dtype work)
+{
+    for (size_t i = 0; work == DTYPE_F64 && i < sizeof(methods) / sizeof(methods[0]); i++)
+        if (methods[i] == method)
+            return in_f64[i];
+    return method;
 }
 
 const char *method_problem(const char *name)

@@ -1,6 +1,6 @@
 /* Merge methods: a method is one file with one const struct method, and one row in method.c's table.
  *
- * A method sees tiles: for each input the same run of elements as float32 values of the working type.
+ * A method sees tiles: for each input the same run of elements as reals (real.h), values of the working type.
  */
 #ifndef METHOD_H
 #define METHOD_H
@@ -43,8 +43,8 @@ enum lone_rule {
 /* How one output tensor is merged: resolved, immutable, in the plan's arena. */
 struct merge {
     const struct method *method;
-    enum dtype work;         /* inputs are cast to it and operations round to it: F32, BF16 or F16 */
-    enum dtype result;       /* what the method returns: work, or F32 */
+    enum dtype work;         /* inputs are cast to it and operations round to it: F32, BF16, F16 or F64 */
+    enum dtype result;       /* what the method returns: work, or what it and F32 promote to */
     unsigned n_inputs;       /* models that have the tensor, in the order of the merge file */
     int base;                /* index of the base among the inputs, or -1 */
     const double *shared;    /* by the method's own parameter order; entries of other scopes are NAN */
@@ -56,16 +56,16 @@ struct merge {
     uint64_t seed;    /* of random methods: the user's, and the tensor's name mixed in */
 };
 
-/* Elements [first, first + n) of every input, in float32, and room for the result. */
+/* Elements [first, first + n) of every input, as reals, and room for the result. */
 struct tile {
     uint64_t first;
-    size_t n;               /* at most TILE */
-    const float *const *in; /* [n_inputs][n] */
-    float *out;             /* [n], aliases no input; values of the result type */
-    const void *stats;      /* the method's state (struct method_stats), complete; NULL if it has none */
+    size_t n;              /* at most TILE */
+    const real *const *in; /* [n_inputs][n] */
+    real *out;             /* [n], aliases no input; values of the result type */
+    const void *stats;     /* the method's state (struct method_stats), complete; NULL if it has none */
     /* For the method's own use: */
-    float *const *temp; /* [TILE_TEMPS, or method->n_temps if that is more, and n_input_temps n_inputs][n] */
-    float *scalars;     /* [2 n_inputs] */
+    real *const *temp; /* [TILE_TEMPS, or method->n_temps if that is more, and n_input_temps n_inputs][n] */
+    real *scalars;     /* [2 n_inputs] */
 };
 
 /* The same as packed elements. */
@@ -75,7 +75,7 @@ struct packed_tile {
     const void *const *in; /* [n_inputs][n], in merge->work */
     void *out;             /* [n], in merge->result, any alignment, aliases no input */
     const void **inputs;   /* [n_inputs], for the method's own use, as is */
-    float *scalars;        /* [2 n_inputs] */
+    real *scalars;         /* [2 n_inputs] */
 };
 
 enum { TILE = 1024, TILE_TEMPS = 3 };
@@ -124,7 +124,7 @@ struct method {
     enum lone_rule lone;
     unsigned min_donors,
         max_donors;  /* max 0: any number. Donors: inputs without the base where the rule excludes it */
-    bool result_f32; /* the result is float32 whatever the working type */
+    bool result_f32; /* the result is float32 where the working type is one of 16 bits */
     bool chooses; /* leaves elements out by how their rounded values compare: in another working type it would
                      be others */
     const struct method_param *params;
@@ -159,6 +159,9 @@ int method_param(const struct method *method, const char *name);
 
 /* Parameter `index` of an input. */
 double merge_input(const struct merge *merge, unsigned input, unsigned index);
+
+/* What carries out a method of the table in a working type: the same, but for F64. */
+const struct method *method_in(const struct method *method, enum dtype work);
 
 /* By the name in a merge file; NULL if it is none that is carried out. */
 const struct method *method_find(const char *name);

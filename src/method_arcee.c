@@ -3,14 +3,14 @@
  *     p = r(softmax(x) + 1e-8), q of the base, along the last dimension; D = r(sum r(p r(ln r(p/q)))), of a
  * row importance = r(|r(x - b)| D); q1, q2, q3: its elements in ascending order at (n-1)/4, (n-1)/2, 3(n-1)/4
  *     threshold = r(q2 + r(1.5 r(q3 - q1)))
- *     out = b + r(x - b) where importance >= threshold, else b; float32
+ *     out = b + r(x - b) where importance >= threshold, else b; float32, in float64 that
  *
  * softmax, exp and ln are computed in float64 and rounded. mergekit draws a million elements for the
  * quartiles of larger tensors; here all count.
  *
  * The quartiles come from histograms of the 16 high bits of the importance, which is all of it in 16-bit
- * types, then of the 16 low bits below each of the three. D is kept for rows that are long, which are few,
- * and computed each time for others. */
+ * types, then of the next 16 bits below each of the three, as long as there are any. D is kept for rows that
+ * are long, which are few, and computed each time for others. */
 #include "norm.h"
 #include "row_limit.h"
 
@@ -18,16 +18,18 @@
 
 enum {
     QUARTILES = 3,
-    BINS = 65536,
+    DIGIT = 16, /* bits */
+    BINS = 1 << DIGIT,
     ROW_KEPT = 256, /* of rows at least as long, D is kept */
 };
 enum { HIGH, LOW, BASE_HIGH, BASE_LOW, N_TEMPS }; /* temp: of e^x and e^base */
 
 struct state {
-    float threshold;
-    uint32_t high[QUARTILES]; /* keys: high halves */
-    uint64_t rank[QUARTILES]; /* among those that share it */
-    float divergences[];      /* [rows], if kept */
+    real threshold;
+    unsigned bits_left;         /* of keys, not looked at so far */
+    real_bits above[QUARTILES]; /* their upper bits, */
+    uint64_t rank[QUARTILES];   /* and the rank among those that share them */
+    real divergences[];         /* [rows], if kept */
 };
 
 static uint64_t row_length(const struct merge *merge)
@@ -44,7 +46,7 @@ static size_t state_size(const struct merge *merge)
 {
     size_t rows = merge->n && keeps_divergences(merge) ? (size_t)(merge->n / row_length(merge)) : 0;
 
-    return merge->n ? sizeof(struct state) + rows * sizeof(float) : 0;
+    return merge->n ? sizeof(struct state) + rows * sizeof(real) : 0;
 }
 
 static unsigned donor_of(const struct merge *merge)
@@ -54,17 +56,17 @@ static unsigned donor_of(const struct merge *merge)
 
 /* ---- a row's divergence */
 
-static double exponentials(const struct kernels *kernels, const float *x, float *high, float *low, size_t n)
+static double exponentials(const struct kernels *kernels, const real *x, real *high, real *low, size_t n)
 {
     kernels->exponentials(x, kernels->largest(x, n), high, low, n);
     return 1 / kernels->sum_pairs(high, low, n);
 }
 
 /* Of the row at elements [at, at + n) of a tile. */
-static float divergence(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                        size_t at, size_t n)
+static real divergence(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                       size_t at, size_t n)
 {
-    float *const *temp = tile->temp;
+    real *const *temp = tile->temp;
     double of_x = exponentials(kernels, tile->in[donor_of(merge)] + at, temp[HIGH], temp[LOW], n);
     double of_base = exponentials(kernels, tile->in[merge->base] + at, temp[BASE_HIGH], temp[BASE_LOW], n);
 
@@ -76,7 +78,7 @@ static void add_divergences(const struct merge *merge, const struct kernels *ker
                             void *acc)
 {
     size_t row = (size_t)row_length(merge);
-    float *out = acc;
+    real *out = acc;
 
     for (size_t at = 0; at < tile->n; at += row)
         *out++ = divergence(merge, kernels, tile, at, row);
@@ -86,15 +88,15 @@ static void finish_divergences(const struct merge *merge, void *state, const str
 {
     struct state *s = state;
 
-    memcpy(s->divergences, blocks->accs, (size_t)(merge->n / row_length(merge)) * sizeof(float));
+    memcpy(s->divergences, blocks->accs, (size_t)(merge->n / row_length(merge)) * sizeof(real));
 }
 
 /* The importance of a tile's elements, in the last temp. */
-static float *importance(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
+static real *importance(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
     const struct state *state = tile->stats;
     size_t row = (size_t)row_length(merge);
-    float *out = tile->temp[N_TEMPS], d;
+    real *out = tile->temp[N_TEMPS], d;
 
     for (size_t at = 0; at < tile->n; at += row) {
         d = keeps_divergences(merge) ? state->divergences[(tile->first + at) / row]
@@ -107,50 +109,51 @@ static float *importance(const struct merge *merge, const struct kernels *kernel
 
 /* ---- quartiles */
 
-/* A float's bits in `width` bits as a number that orders as sorting does: negative ones first, NaN last. */
-static uint32_t key_of(uint32_t bits, uint32_t infinite, unsigned width)
+/* Bits of a number as a key that orders as sorting does: negative ones first, NaN last. */
+static real_bits key_of(real_bits bits, real_bits sign, real_bits infinite)
 {
-    uint32_t sign = (uint32_t)1 << (width - 1);
-
     if ((bits & (sign - 1)) > infinite)
         return sign | (sign - 1);
     return bits & sign ? ~bits & (sign | (sign - 1)) : bits | sign;
 }
 
-static bool has_low_half(const struct merge *merge)
+static unsigned key_bits(const struct merge *merge)
 {
-    return merge->work == DTYPE_F32;
+    return round_of(merge->work) == ROUND_NONE ? REAL_MAGNITUDE + 1 : DIGIT;
 }
 
-/* Keys of n elements into temp[LOW] and on; those of 16-bit types are in the high half. */
-static const uint32_t *keys_of(const struct merge *merge, const struct kernels *kernels,
-                               const struct tile *tile)
+/* Keys of n elements into temp[LOW] and on. */
+static const real_bits *keys_of(const struct merge *merge, const struct kernels *kernels,
+                                const struct tile *tile)
 {
-    const float *x = importance(merge, kernels, tile);
-    uint32_t infinite = merge->work == DTYPE_BF16 ? 0x7f80 : 0x7c00, bits;
-    uint32_t *keys = (void *)tile->temp[LOW];
+    const real *x = importance(merge, kernels, tile);
+    const real_bits infinite = merge->work == DTYPE_BF16 ? 0x7f80 : 0x7c00;
+    real_bits *keys = (void *)tile->temp[LOW], bits;
     uint16_t *halves = (void *)tile->temp[HIGH];
 
-    if (has_low_half(merge)) {
+    if (key_bits(merge) > DIGIT) {
         for (size_t i = 0; i < tile->n; i++) {
             memcpy(&bits, &x[i], sizeof(bits));
-            keys[i] = key_of(bits, 0x7f800000, 32);
+            keys[i] = key_of(bits, (real_bits)1 << REAL_MAGNITUDE, REAL_INFINITE);
         }
         return keys;
     }
     kernels->pack[merge->work](x, halves, tile->n);
     for (size_t i = 0; i < tile->n; i++)
-        keys[i] = key_of(halves[i], infinite, 16) << 16;
+        keys[i] = key_of(halves[i], 1 << (DIGIT - 1), infinite);
     return keys;
 }
 
-static float of_key(const struct merge *merge, uint32_t key)
+static real of_key(const struct merge *merge, real_bits key)
 {
-    uint32_t bits = key >> 31 ? key & 0x7fffffff : ~key;
-    uint16_t half = (uint16_t)(bits >> 16);
-    float x;
+    real_bits sign = (real_bits)1 << (key_bits(merge) - 1), bits = key & sign ? key & (sign - 1) : ~key;
+    uint16_t half = (uint16_t)bits;
+    real x;
 
-    kernels_best()->load[merge->work](has_low_half(merge) ? (const void *)&bits : &half, &x, 1);
+    if (key_bits(merge) == DIGIT)
+        kernels_best()->load[merge->work](&half, &x, 1);
+    else
+        memcpy(&x, &bits, sizeof(x));
     return x;
 }
 
@@ -168,24 +171,26 @@ static size_t low_size(const struct merge *merge)
 static void add_high(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                      void *acc)
 {
-    const uint32_t *keys = keys_of(merge, kernels, tile);
+    const real_bits *keys = keys_of(merge, kernels, tile);
+    const unsigned left = key_bits(merge) - DIGIT;
     uint32_t *bins = acc;
 
     for (size_t i = 0; i < tile->n; i++)
-        bins[keys[i] >> 16]++;
+        bins[keys[i] >> left]++;
 }
 
 static void add_low(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                     void *acc)
 {
     const struct state *s = tile->stats;
-    const uint32_t *keys = keys_of(merge, kernels, tile);
+    const real_bits *keys = keys_of(merge, kernels, tile);
+    const unsigned left = REAL_MAGNITUDE >= 2 * DIGIT ? s->bits_left - DIGIT : 0; /* in float32 none */
     uint32_t *bins = acc;
 
     for (unsigned q = 0; q < QUARTILES; q++)
         for (size_t i = 0; i < tile->n; i++)
-            if (keys[i] >> 16 == s->high[q])
-                bins[q * BINS + (keys[i] & 0xffff)]++;
+            if (keys[i] >> (left + DIGIT) == s->above[q])
+                bins[q * BINS + (keys[i] >> left & (BINS - 1))]++;
 }
 
 /* The bin of bins number `set` that holds the element of a rank; *rank: then within it. */
@@ -196,10 +201,10 @@ static uint32_t find(const struct blocks *blocks, size_t set, uint64_t *rank)
     return histogram_find(&histogram, false, rank);
 }
 
-static void set_threshold(const struct merge *merge, struct state *s, const uint32_t keys[QUARTILES])
+static void set_threshold(const struct merge *merge, struct state *s)
 {
-    float q1 = of_key(merge, keys[0]), q2 = of_key(merge, keys[1]), q3 = of_key(merge, keys[2]);
-    float spread = norm_round(merge, (double)(1.5f * norm_round(merge, (double)(q3 - q1))));
+    real q1 = of_key(merge, s->above[0]), q2 = of_key(merge, s->above[1]), q3 = of_key(merge, s->above[2]);
+    real spread = norm_round(merge, (double)((real)1.5 * norm_round(merge, (double)(q3 - q1))));
 
     s->threshold = norm_round(merge, (double)(q2 + spread));
 }
@@ -207,44 +212,46 @@ static void set_threshold(const struct merge *merge, struct state *s, const uint
 static void finish_high(const struct merge *merge, void *state, const struct blocks *blocks)
 {
     struct state *s = state;
-    uint32_t keys[QUARTILES];
 
     for (unsigned q = 0; q < QUARTILES; q++) {
         uint64_t quarter = (merge->n - 1) / 4, rest = (merge->n - 1) % 4;
         s->rank[q] = (q + 1) * quarter + (q + 1) * rest / 4;
-        s->high[q] = find(blocks, 0, &s->rank[q]);
-        keys[q] = s->high[q] << 16;
+        s->above[q] = find(blocks, 0, &s->rank[q]);
     }
-    set_threshold(merge, s, keys);
+    s->bits_left = key_bits(merge) - DIGIT;
+    if (s->bits_left == 0)
+        set_threshold(merge, s);
 }
 
 static void finish_low(const struct merge *merge, void *state, const struct blocks *blocks)
 {
     struct state *s = state;
-    uint32_t keys[QUARTILES];
 
     for (unsigned q = 0; q < QUARTILES; q++)
-        keys[q] = s->high[q] << 16 | find(blocks, q, &s->rank[q]);
-    set_threshold(merge, s, keys);
+        s->above[q] = s->above[q] << DIGIT | find(blocks, q, &s->rank[q]);
+    s->bits_left -= DIGIT;
+    if (s->bits_left == 0)
+        set_threshold(merge, s);
 }
 
 static const struct pass *next(const struct merge *merge, const void *state, unsigned n_done)
 {
     static const struct pass passes[] = {
-        {.row_bytes = sizeof(float), .add = add_divergences, .finish = finish_divergences},
+        {.row_bytes = sizeof(real), .add = add_divergences, .finish = finish_divergences},
         {.acc_size = high_size, .add = add_high, .finish = finish_high},
         {.acc_size = low_size, .add = add_low, .finish = finish_low},
     };
     unsigned at = n_done + !keeps_divergences(merge);
 
-    (void)state;
-    return at < (has_low_half(merge) ? 3 : 2) ? &passes[at] : NULL;
+    if (at < 2)
+        return &passes[at];
+    return ((const struct state *)state)->bits_left > 0 ? &passes[2] : NULL;
 }
 
 static void run(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
     const struct state *s = tile->stats;
-    const float *by = importance(merge, kernels, tile);
+    const real *by = importance(merge, kernels, tile);
 
     kernels->fuse[round_of(merge->work)](tile->in[donor_of(merge)], tile->in[merge->base], by, s->threshold,
                                          tile->out, tile->n);

@@ -19,15 +19,15 @@ static const struct method_param params[N_PARAMS] = {
 
 static void run(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
-    float *w = tile->scalars;
+    real *w = tile->scalars;
 
     memset(tile->out, 0, tile->n * sizeof(*tile->out));
     for (unsigned i = 0; i < merge->n_inputs; i++) {
-        w[i] = (float)merge_input(merge, i, WEIGHT);
+        w[i] = (real)merge_input(merge, i, WEIGHT);
         kernels->fma(tile->out, tile->in[i], w[i], tile->n);
     }
     if (merge->shared[NORMALIZE] != 0)
-        kernels->divide[ROUND_F32](tile->out, kernel_sum_scalars(w, merge->n_inputs, ROUND_F32), tile->n);
+        kernels->divide[ROUND_NONE](tile->out, kernel_sum_scalars(w, merge->n_inputs, ROUND_NONE), tile->n);
     kernels->cast[round_of(merge->work)](tile->out, tile->n);
 }
 

@@ -12,7 +12,7 @@ enum { FILTER_WISE, N_PARAMS };
 
 /* Of one vector. */
 struct share {
-    float t, rest;
+    real t, rest;
     double exact; /* t, where norm_is_exact */
 };
 
@@ -36,8 +36,8 @@ static double exact_cosine(double a, double b, double dot)
 
 static double cosine(const struct merge *merge, double a, double b, double dot)
 {
-    float na = norm_round(merge, sqrt(a)), nb = norm_round(merge, sqrt(b)), least = norm_round(merge, 1e-6);
-    float quotient = norm_round(merge, dot) / norm_at_least(norm_round(merge, (double)(na * nb)), least);
+    real na = norm_round(merge, sqrt(a)), nb = norm_round(merge, sqrt(b)), least = norm_round(merge, 1e-6);
+    real quotient = norm_round(merge, dot) / norm_at_least(norm_round(merge, (double)(na * nb)), least);
 
     if (norm_is_exact(merge))
         return exact_cosine(a, b, dot);
@@ -55,15 +55,15 @@ static struct share share_of(const struct merge *merge, double cosines)
 {
     unsigned n = norm_donors(merge);
     double mean = cosines / (double)(norm_pairs(n) - n);
-    float c = norm_round(merge, mean), t = 0;
-    float divisor = norm_round(merge, (double)(1 + norm_round(merge, (double)((float)(n - 1) * c))));
+    real c = norm_round(merge, mean), t = 0;
+    real divisor = norm_round(merge, (double)(1 + norm_round(merge, (double)((real)(n - 1) * c))));
 
-    if (!(fabsf(divisor) < norm_round(merge, 1e-6)))
-        t = norm_round(merge, (double)(norm_round(merge, (double)((float)n * c)) / divisor));
+    if (!(real_abs(divisor) < norm_round(merge, 1e-6)))
+        t = norm_round(merge, (double)(norm_round(merge, (double)((real)n * c)) / divisor));
     return (struct share){t, norm_round(merge, (double)(1 - t)), exact_share(n, mean)};
 }
 
-static double dot(const struct merge *merge, const struct kernels *kernels, const float *a, const float *b,
+static double dot(const struct merge *merge, const struct kernels *kernels, const real *a, const real *b,
                   size_t n)
 {
     return norm_is_exact(merge) ? kernels->dot(a, b, n)
@@ -71,10 +71,10 @@ static double dot(const struct merge *merge, const struct kernels *kernels, cons
 }
 
 /* The donors' deltas; [norm_donors] arrays. */
-static float *const *deltas_of(const struct merge *merge, const struct kernels *kernels,
-                               const struct tile *tile)
+static real *const *deltas_of(const struct merge *merge, const struct kernels *kernels,
+                              const struct tile *tile)
 {
-    float *const *out = tile->temp + TILE_TEMPS;
+    real *const *out = tile->temp + TILE_TEMPS;
 
     for (unsigned i = 0; i < norm_donors(merge); i++)
         kernels->delta[round_of(merge->work)](tile->in[norm_donor(merge, i)], tile->in[merge->base], out[i],
@@ -94,13 +94,13 @@ static size_t gram_size(const struct merge *merge)
     return (size_t)vectors_of(merge).n * norm_pairs(norm_donors(merge)) * sizeof(double);
 }
 
-static void add_part(const struct merge *merge, const struct kernels *kernels, float *const *deltas,
+static void add_part(const struct merge *merge, const struct kernels *kernels, real *const *deltas,
                      struct norm_part part, double *gram)
 {
     unsigned k = norm_donors(merge);
 
     for (unsigned i = 0; i < k; i++) {
-        const float *a = deltas[i] + part.at;
+        const real *a = deltas[i] + part.at;
         *gram++ += kernels->squares(a, part.n);
         for (unsigned j = i + 1; j < k; j++)
             *gram++ += dot(merge, kernels, a, deltas[j] + part.at, part.n);
@@ -111,7 +111,7 @@ static void add_gram(const struct merge *merge, const struct kernels *kernels, c
                      void *acc)
 {
     size_t pairs = norm_pairs(norm_donors(merge));
-    float *const *deltas = deltas_of(merge, kernels, tile);
+    real *const *deltas = deltas_of(merge, kernels, tile);
     struct norm_part part = {0};
 
     while (norm_next_part(vectors_of(merge), tile, &part))
@@ -158,7 +158,7 @@ static double *numbers_of(const struct tile *tile)
     return (void *)tile->scalars;
 }
 
-static struct share row_share(const struct merge *merge, const struct kernels *kernels, float *const *deltas,
+static struct share row_share(const struct merge *merge, const struct kernels *kernels, real *const *deltas,
                               double *squares, struct norm_part part)
 {
     unsigned k = norm_donors(merge);
@@ -182,9 +182,9 @@ static void run_exact(const struct merge *merge, const struct kernels *kernels, 
 
     for (unsigned i = 0; i < merge->n_inputs; i++)
         coefs[i] = (int)i == merge->base ? 1 - t : t / norm_donors(merge);
-    kernels->combine[ROUND_F32](tile->in, coefs, merge->n_inputs, tile->out, part.at, part.n);
+    kernels->combine[ROUND_NONE](tile->in, coefs, merge->n_inputs, tile->out, part.at, part.n);
     for (size_t i = part.at; i < part.at + part.n; i++)
-        tile->out[i] += 0.0f; /* the donors' mean begins with +0, so zeros of either sign come to +0 */
+        tile->out[i] += (real)0; /* the donors' mean begins with +0, so zeros of either sign come to +0 */
 }
 
 static void average(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
@@ -196,14 +196,14 @@ static void average(const struct merge *merge, const struct kernels *kernels, co
         tile->out[i] = 0;
     for (unsigned i = 0; i < k; i++)
         kernels->add_rounded[round](tile->out, tile->in[norm_donor(merge, i)], tile->n);
-    kernels->divide[round](tile->out, (float)k, tile->n);
+    kernels->divide[round](tile->out, (real)k, tile->n);
 }
 
 static void run(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
     const struct share *shares = tile->stats;
-    const float *base = tile->in[merge->base];
-    float *const *deltas = shares ? NULL : deltas_of(merge, kernels, tile);
+    const real *base = tile->in[merge->base];
+    real *const *deltas = shares ? NULL : deltas_of(merge, kernels, tile);
     struct norm_part part = {0};
 
     if (!norm_is_exact(merge))

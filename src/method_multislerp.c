@@ -10,8 +10,8 @@
  *
  * In float16 eps is 0: there a donor without a delta is 0 u, not NaN, and sin n / n is 1 at n = 0.
  *
- * In float32 all of it is in float64, with one rounding, and little is left: tangents at the mean of the same
- * weights sum up to nothing but roundings. So n_res = eps, and the coefficient of v is
+ * In float32 and float64 all of it is in float64, with one rounding, and little is left: tangents at the mean
+ * of the same weights sum up to nothing but roundings. So n_res = eps, and the coefficient of v is
  *
  *     cos(eps) sum(n w) w / (n_mean (n + eps))
  *
@@ -28,22 +28,22 @@ enum { MAX_MEASURED = 3 }; /* passes after which nothing is assumed any more */
 
 struct state {
     bool settled, linear, all_zero;
-    float n_mean;
-    float cosine, sine, norm; /* of n_res: cos, and sin / n_res; sum of n w */
-    /* [4][donors] float: weights, norms, divisors (norms + eps), dots; or where norm_is_exact: [inputs]
+    real n_mean;
+    real cosine, sine, norm; /* of n_res: cos, and sin / n_res; sum of n w */
+    /* [4][donors] real: weights, norms, divisors (norms + eps), dots; or where norm_is_exact: [inputs]
      * double, the coefficients */
-    _Alignas(double) float numbers[];
+    _Alignas(double) real numbers[];
 };
 
 struct points {
     unsigned n; /* donors */
-    float *w, *norms, *divisors, *dots;
+    real *w, *norms, *divisors, *dots;
 };
 
 static struct points points_of(const struct merge *merge, const struct state *state)
 {
     unsigned n = norm_donors(merge);
-    float *at = (float *)(uintptr_t)state->numbers;
+    real *at = (real *)(uintptr_t)state->numbers;
 
     return (struct points){n, at, at + n, at + 2 * n, at + 3 * n};
 }
@@ -52,19 +52,19 @@ static size_t state_size(const struct merge *merge)
 {
     unsigned n = norm_donors(merge);
 
-    return n < 2 ? 0 : sizeof(struct state) + 4 * merge->n_inputs * sizeof(float);
+    return n < 2 ? 0 : sizeof(struct state) + 4 * merge->n_inputs * sizeof(real);
 }
 
-static float eps(const struct merge *merge)
+static real eps(const struct merge *merge)
 {
-    return (float)merge->shared[EPS];
+    return (real)merge->shared[EPS];
 }
 
 /* out = v_i */
-static const float *vector(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                           unsigned i, float *out)
+static const real *vector(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                          unsigned i, real *out)
 {
-    const float *x = tile->in[norm_donor(merge, i)];
+    const real *x = tile->in[norm_donor(merge, i)];
 
     if (merge->base < 0)
         return x;
@@ -86,7 +86,7 @@ static void add_gram(const struct merge *merge, const struct kernels *kernels, c
     double *gram = acc;
 
     for (unsigned i = 0; i < k; i++) {
-        const float *a = vector(merge, kernels, tile, i, tile->temp[0]);
+        const real *a = vector(merge, kernels, tile, i, tile->temp[0]);
         *gram++ += kernels->squares(a, tile->n);
         for (unsigned j = i + 1; j < k; j++)
             *gram++ += kernels->dot(a, vector(merge, kernels, tile, j, tile->temp[1]), tile->n);
@@ -96,7 +96,7 @@ static void add_gram(const struct merge *merge, const struct kernels *kernels, c
 static void set_weights(const struct merge *merge, struct points p)
 {
     enum round round = round_of(merge->work);
-    float sum;
+    real sum;
 
     for (unsigned i = 0; i < p.n; i++)
         p.w[i] = norm_round(merge, merge_input(merge, norm_donor(merge, i), WEIGHT));
@@ -116,7 +116,7 @@ static void set_norms(const struct merge *merge, struct points p, const struct b
 }
 
 /* r(sum r(n w)); terms: [n] for its use */
-static float mean_norm(const struct merge *merge, struct points p, float *terms)
+static real mean_norm(const struct merge *merge, struct points p, real *terms)
 {
     for (unsigned i = 0; i < p.n; i++)
         terms[i] = norm_round(merge, (double)(p.norms[i] * p.w[i]));
@@ -213,20 +213,20 @@ static void finish_exact(const struct merge *merge, void *state, const struct bl
 
 /* ---- the second */
 
-static float *unit_at(const struct tile *tile, unsigned i)
+static real *unit_at(const struct tile *tile, unsigned i)
 {
     return tile->temp[TILE_TEMPS + i];
 }
 
 /* u_i */
-static const float *make_unit(const struct merge *merge, const struct kernels *kernels,
-                              const struct tile *tile, unsigned i)
+static const real *make_unit(const struct merge *merge, const struct kernels *kernels,
+                             const struct tile *tile, unsigned i)
 {
-    float *out = unit_at(tile, i);
+    real *out = unit_at(tile, i);
     enum round round = round_of(merge->work);
     const struct state *state = tile->stats;
-    const float *x = tile->in[norm_donor(merge, i)];
-    float divisor = points_of(merge, state).divisors[i];
+    const real *x = tile->in[norm_donor(merge, i)];
+    real divisor = points_of(merge, state).divisors[i];
 
     if (merge->base >= 0)
         kernels->unit[round](x, tile->in[merge->base], divisor, out, tile->n);
@@ -235,18 +235,18 @@ static const float *make_unit(const struct merge *merge, const struct kernels *k
     return out;
 }
 
-static void fill(float *x, float value, size_t n)
+static void fill(real *x, real value, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         x[i] = value;
 }
 
 /* The sum of w u into temp[0], and all u. */
-static float *make_mean(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
+static real *make_mean(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
     enum round round = round_of(merge->work);
     struct points p = points_of(merge, tile->stats);
-    float *mean = tile->temp[0];
+    real *mean = tile->temp[0];
 
     fill(mean, 0, tile->n);
     for (unsigned i = 0; i < p.n; i++)
@@ -256,16 +256,16 @@ static float *make_mean(const struct merge *merge, const struct kernels *kernels
 }
 
 /* The tangents' sum into temp[1], of the u that are there. dots: NULL, or to add u_i . mean to. */
-static float *make_tangent(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                           const float *mean, double *dots)
+static real *make_tangent(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                          const real *mean, double *dots)
 {
     enum round round = round_of(merge->work);
     struct points p = points_of(merge, tile->stats);
-    float *tangent = tile->temp[1];
+    real *tangent = tile->temp[1];
 
     fill(tangent, 0, tile->n);
     for (unsigned i = 0; i < p.n; i++) {
-        const float *unit = unit_at(tile, i);
+        const real *unit = unit_at(tile, i);
         if (dots)
             dots[i] += kernels->dot_rounded[round](unit, mean, tile->n);
         kernels->tangent_add[round](tangent, unit, mean, p.dots[i], p.w[i], tile->n);
@@ -284,7 +284,7 @@ static void add_sphere(const struct merge *merge, const struct kernels *kernels,
 {
     const struct state *state = tile->stats;
     double *sum = acc;
-    float *mean = make_mean(merge, kernels, tile);
+    real *mean = make_mean(merge, kernels, tile);
 
     sum[0] += kernels->squares(mean, tile->n);
     kernels->divide[round_of(merge->work)](mean, state->n_mean, tile->n);
@@ -292,7 +292,7 @@ static void add_sphere(const struct merge *merge, const struct kernels *kernels,
 }
 
 /* Assume `measured` from now on; was it what was assumed? */
-static bool agrees(float *assumed, float measured)
+static bool agrees(real *assumed, real measured)
 {
     bool same = *assumed == measured || (isnan(*assumed) && isnan(measured));
 
@@ -302,8 +302,8 @@ static bool agrees(float *assumed, float measured)
 
 static void set_result(const struct merge *merge, struct state *state, double square)
 {
-    float n = norm_round(merge, (double)(norm_round(merge, sqrt(square)) + eps(merge)));
-    float sine = norm_round(merge, scalar_sin((double)n));
+    real n = norm_round(merge, (double)(norm_round(merge, sqrt(square)) + eps(merge)));
+    real sine = norm_round(merge, scalar_sin((double)n));
 
     state->cosine = norm_round(merge, scalar_cos((double)n));
     state->sine = n == 0 ? 1 : norm_round(merge, (double)(sine / n));
@@ -313,7 +313,7 @@ static void finish_sphere(const struct merge *merge, void *state, const struct b
 {
     struct state *s = state;
     struct points p = points_of(merge, s);
-    float n_mean = norm_round(merge, sqrt(blocks_sum(blocks, 0)));
+    real n_mean = norm_round(merge, sqrt(blocks_sum(blocks, 0)));
     double shorter = (double)s->n_mean / (double)n_mean; /* what the dots were measured with */
     bool same = true, same_mean = agrees(&s->n_mean, n_mean);
 
@@ -357,7 +357,7 @@ static void run_linear(const struct merge *merge, const struct kernels *kernels,
     struct points p = points_of(merge, tile->stats);
     enum round round = round_of(merge->work);
 
-    fill(tile->out, -0.0f, tile->n); /* which changes nothing that is added to it */
+    fill(tile->out, -(real)0, tile->n); /* which changes nothing that is added to it */
     for (unsigned i = 0; i < p.n; i++)
         kernels->scaled_add[round](tile->out, vector(merge, kernels, tile, i, tile->temp[0]), p.w[i],
                                    tile->n);
@@ -368,12 +368,30 @@ static void run_sphere(const struct merge *merge, const struct kernels *kernels,
 {
     enum round round = round_of(merge->work);
     const struct state *state = tile->stats;
-    float *mean = make_mean(merge, kernels, tile), *tangent;
+    real *mean = make_mean(merge, kernels, tile), *tangent;
 
     kernels->divide[round](mean, state->n_mean, tile->n);
     tangent = make_tangent(merge, kernels, tile, mean, NULL);
     kernels->blend[round](mean, state->cosine, tangent, state->sine, tile->out, tile->n);
     kernels->scale[round](tile->out, state->norm, tile->n);
+}
+
+/* The coefficient of a small delta is large, so that the base's digits show in the sum of products: in
+ * float64, which has none to spare, deltas are summed. */
+static void run_exact(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
+{
+    const struct state *state = tile->stats;
+    const double *coefs = (const void *)state->numbers;
+
+    if (merge->work != DTYPE_F64 || merge->base < 0) {
+        kernels->combine[ROUND_NONE](tile->in, coefs, merge->n_inputs, tile->out, 0, tile->n);
+        return;
+    }
+    fill(tile->out, 0, tile->n);
+    for (unsigned i = 0; i < norm_donors(merge); i++)
+        kernels->task_add[ROUND_NONE](tile->out, tile->in[norm_donor(merge, i)], tile->in[merge->base],
+                                      (real)coefs[norm_donor(merge, i)], tile->n);
+    kernels->apply[ROUND_NONE](tile->in[merge->base], tile->out, tile->out, tile->n);
 }
 
 static void run(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
@@ -385,8 +403,7 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
         return;
     }
     if (norm_is_exact(merge)) {
-        kernels->combine[ROUND_F32](tile->in, (const void *)state->numbers, merge->n_inputs, tile->out, 0,
-                                    tile->n);
+        run_exact(merge, kernels, tile);
         return;
     }
     (state->linear ? run_linear : run_sphere)(merge, kernels, tile);

@@ -18,7 +18,7 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
 {
     unsigned donor = merge->base == 0 ? 1 : 0;
 
-    kernels->nearswap[round_of(merge->work)](tile->in[merge->base], tile->in[donor], (float)merge->shared[T],
+    kernels->nearswap[round_of(merge->work)](tile->in[merge->base], tile->in[donor], (real)merge->shared[T],
                                              tile->out, tile->n);
 }
 

@@ -19,7 +19,7 @@ enum { MAX_COLUMNS = 1 << 20 };
 
 /* Of one vector. Between the passes a and b are the norms. */
 struct coefs {
-    float a, b, divisor;
+    real a, b, divisor;
     double exact[2]; /* where norm_is_exact: a / divisor, b / divisor */
 };
 
@@ -43,20 +43,20 @@ static double ratio(const struct merge *merge)
     return fabs(w1 + w2) < 1e-6 ? 0.5 : w2 / (w1 + w2);
 }
 
-static float norm_of(const struct merge *merge, double square)
+static real norm_of(const struct merge *merge, double square)
 {
     return norm_at_least(norm_round(merge, sqrt(square)), norm_round(merge, 1e-7));
 }
 
-static float sine(const struct merge *merge, float x)
+static real sine(const struct merge *merge, real x)
 {
     return norm_round(merge, scalar_sin((double)x));
 }
 
 static struct coefs coefs_of(const struct merge *merge, double dot)
 {
-    float c = norm_at_most(norm_at_least(norm_round(merge, dot), -1), 1), square, angle;
-    float t = (float)ratio(merge), rest = (float)(1 - ratio(merge));
+    real c = norm_at_most(norm_at_least(norm_round(merge, dot), -1), 1), square, angle;
+    real t = (real)ratio(merge), rest = (real)(1 - ratio(merge));
 
     square = norm_round(merge, (double)(c * c));
     if (norm_round(merge, (double)(1 - square)) <= norm_round(merge, 1e-16))
@@ -82,10 +82,10 @@ static struct coefs exact_coefs(const struct merge *merge, double aa, double ab,
 }
 
 /* Donor k of a tile, or its delta, which goes to temp[k]. */
-static const float *side(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                         unsigned k)
+static const real *side(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        unsigned k)
 {
-    const float *x = tile->in[norm_donor(merge, k)];
+    const real *x = tile->in[norm_donor(merge, k)];
 
     if (merge->base < 0)
         return x;
@@ -112,7 +112,7 @@ static void add_norms(const struct merge *merge, const struct kernels *kernels, 
     double *sum = acc;
 
     for (unsigned k = 0; k < 2; k++) {
-        const float *x = side(merge, kernels, tile, k);
+        const real *x = side(merge, kernels, tile, k);
         struct norm_part part = {0};
         for (size_t i = 0; vectors.strided && i < tile->n; i++)
             sum[2 * ((tile->first + i) % vectors.n) + k] += (double)x[i] * (double)x[i];
@@ -146,7 +146,7 @@ static void add_gram(const struct merge *merge, const struct kernels *kernels, c
                      void *acc)
 {
     struct norm_vectors vectors = vectors_of(merge);
-    const float *a = side(merge, kernels, tile, 0), *b = side(merge, kernels, tile, 1);
+    const real *a = side(merge, kernels, tile, 0), *b = side(merge, kernels, tile, 1);
     struct norm_part part = {0};
 
     for (size_t i = 0; vectors.strided && i < tile->n; i++) {
@@ -175,21 +175,21 @@ static void finish_gram(const struct merge *merge, void *state, const struct blo
 
 /* Each of n elements of x by the norm of its column. */
 static void divide_columns(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                           const float *x, const float *norms, float *out)
+                           const real *x, const real *norms, real *out)
 {
     uint64_t n = vectors_of(merge).n, column = tile->first % n;
 
     for (size_t i = 0; i < tile->n; i++, column = column + 1 == n ? 0 : column + 1)
-        out[i] = x[i] / norms[column * (sizeof(struct coefs) / sizeof(float))];
+        out[i] = x[i] / norms[column * (sizeof(struct coefs) / sizeof(real))];
     kernels->settle[round_of(merge->work)](out, tile->n);
 }
 
 static void add_column_dots(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                            const float *a, const float *b, double *sum)
+                            const real *a, const real *b, double *sum)
 {
     const struct coefs *norms = tile->stats;
     uint64_t n = vectors_of(merge).n;
-    float *u = tile->temp[0], *v = tile->temp[1];
+    real *u = tile->temp[0], *v = tile->temp[1];
 
     divide_columns(merge, kernels, tile, a, &norms->a, u);
     divide_columns(merge, kernels, tile, b, &norms->b, v);
@@ -205,7 +205,7 @@ static void add_dots(const struct merge *merge, const struct kernels *kernels, c
 {
     const struct coefs *norms = tile->stats;
     struct norm_vectors vectors = vectors_of(merge);
-    const float *a = side(merge, kernels, tile, 0), *b = side(merge, kernels, tile, 1);
+    const real *a = side(merge, kernels, tile, 0), *b = side(merge, kernels, tile, 1);
     struct norm_part part = {0};
     double *sum = acc;
 
@@ -244,19 +244,19 @@ static const struct pass *next(const struct merge *merge, const void *state, uns
 
 /* ---- elements */
 
-static struct coefs row_coefs(const struct merge *merge, const struct kernels *kernels, const float *a,
-                              const float *b, size_t n)
+static struct coefs row_coefs(const struct merge *merge, const struct kernels *kernels, const real *a,
+                              const real *b, size_t n)
 {
     double aa = kernels->squares(a, n), bb = kernels->squares(b, n);
-    float na = norm_of(merge, aa), nb = norm_of(merge, bb);
+    real na = norm_of(merge, aa), nb = norm_of(merge, bb);
 
     if (norm_is_exact(merge))
         return exact_coefs(merge, aa, kernels->dot(a, b, n), bb);
     return coefs_of(merge, kernels->dot_units[round_of(merge->work)](a, na, b, nb, n));
 }
 
-static void run_part(const struct merge *merge, const struct kernels *kernels, const float *a, const float *b,
-                     struct coefs coefs, float *out, size_t n)
+static void run_part(const struct merge *merge, const struct kernels *kernels, const real *a, const real *b,
+                     struct coefs coefs, real *out, size_t n)
 {
     enum round round = round_of(merge->work);
 
@@ -283,7 +283,7 @@ static void run_exact_columns(const struct merge *merge, const struct kernels *k
 
     for (size_t i = 0; i < tile->n; i++) {
         spread(merge, &coefs[(tile->first + i) % n], c);
-        kernels->combine[ROUND_F32](tile->in, c, merge->n_inputs, tile->out, i, 1);
+        kernels->combine[ROUND_NONE](tile->in, c, merge->n_inputs, tile->out, i, 1);
     }
 }
 
@@ -291,8 +291,8 @@ static void run_exact(const struct merge *merge, const struct kernels *kernels, 
 {
     struct norm_vectors vectors = vectors_of(merge);
     const struct coefs *coefs = tile->stats;
-    const float *a = coefs ? NULL : side(merge, kernels, tile, 0),
-                *b = coefs ? NULL : side(merge, kernels, tile, 1);
+    const real *a = coefs ? NULL : side(merge, kernels, tile, 0),
+               *b = coefs ? NULL : side(merge, kernels, tile, 1);
     struct norm_part part = {0};
     double c[3];
 
@@ -302,17 +302,17 @@ static void run_exact(const struct merge *merge, const struct kernels *kernels, 
         struct coefs of_row =
             coefs ? coefs[part.vector] : row_coefs(merge, kernels, a + part.at, b + part.at, part.n);
         spread(merge, &of_row, c);
-        kernels->combine[ROUND_F32](tile->in, c, merge->n_inputs, tile->out, part.at, part.n);
+        kernels->combine[ROUND_NONE](tile->in, c, merge->n_inputs, tile->out, part.at, part.n);
     }
 }
 
 static void run_columns(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                        const float *a, const float *b)
+                        const real *a, const real *b)
 {
     const struct coefs *coefs = tile->stats;
     uint64_t n = vectors_of(merge).n;
     enum round round = round_of(merge->work);
-    float *u = tile->temp[0], *v = tile->temp[1];
+    real *u = tile->temp[0], *v = tile->temp[1];
 
     for (size_t i = 0; i < tile->n; i++) {
         u[i] = coefs[(tile->first + i) % n].a * a[i];
@@ -330,13 +330,13 @@ static void run_rounded(const struct merge *merge, const struct kernels *kernels
 {
     struct norm_vectors vectors = vectors_of(merge);
     const struct coefs *coefs = tile->stats;
-    const float *a = side(merge, kernels, tile, 0), *b = side(merge, kernels, tile, 1);
+    const real *a = side(merge, kernels, tile, 0), *b = side(merge, kernels, tile, 1);
     struct norm_part part = {0};
 
     if (vectors.strided)
         run_columns(merge, kernels, tile, a, b);
     while (!vectors.strided && norm_next_part(vectors, tile, &part)) {
-        const float *x = a + part.at, *y = b + part.at;
+        const real *x = a + part.at, *y = b + part.at;
         struct coefs c = coefs ? coefs[part.vector] : row_coefs(merge, kernels, x, y, part.n);
         run_part(merge, kernels, x, y, c, tile->out + part.at, part.n);
     }

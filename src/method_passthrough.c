@@ -21,7 +21,7 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
 {
     memcpy(tile->out, tile->in[0], tile->n * sizeof(*tile->out));
     if (!is_copy(merge))
-        kernels->scale[round_of(merge->work)](tile->out, (float)merge_input(merge, 0, SCALE), tile->n);
+        kernels->scale[round_of(merge->work)](tile->out, (real)merge_input(merge, 0, SCALE), tile->n);
 }
 
 const struct method method_passthrough = {

@@ -3,9 +3,9 @@
  *     d_i = r(x_i - b), live where |d_i| > r(epsilon), else times 0; count = live donors of an element
  *     ram: out = r(b + r(sum r(d_i if count is 1, r(d_i / count) if more)))
  *     ramplus_tl: d_i of count 1 times 1 + r clamp(shared_i / max(lone_i, epsilon), 0, alpha), with shared_i
- * and lone_i a donor's live elements of count above 1 and of 1; from that product on all is float32 */
+ * and lone_i a donor's live elements of count above 1 and of 1; from that product on all is float32, in
+ * float64 that */
 #include "blocks.h"
-#include "scalar.h"
 #include "task.h"
 
 #include <math.h>
@@ -28,13 +28,13 @@ static const struct method_param plus_params[N_PLUS_PARAMS] = {
 /* What the terms need. */
 struct ram {
     enum round work; /* of the deltas; the sum's may be another */
-    float eps;
-    const float *count; /* of the tile's elements */
-    const float *lone;  /* [n_donors], or NULL */
+    real eps;
+    const real *count; /* of the tile's elements */
+    const real *lone;  /* [n_donors], or NULL */
 };
 
 static void count_live(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                       float eps, float *count)
+                       real eps, real *count)
 {
     memset(count, 0, tile->n * sizeof(*count));
     for (unsigned i = 0; i < task_donors(merge); i++)
@@ -42,11 +42,11 @@ static void count_live(const struct merge *merge, const struct kernels *kernels,
                                                   tile->in[merge->base], eps, tile->n);
 }
 
-static void ram_term(const struct task *task, unsigned donor, size_t at, size_t n, float *acc)
+static void ram_term(const struct task *task, unsigned donor, size_t at, size_t n, real *acc)
 {
     const struct ram *ram = task->arg;
-    const float *x = task->tile->in[task_input(task->merge, donor)] + at,
-                *base = task->tile->in[task->merge->base] + at;
+    const real *x = task->tile->in[task_input(task->merge, donor)] + at,
+               *base = task->tile->in[task->merge->base] + at;
 
     if (ram->lone)
         task->kernels->ramplus_add[ram->work](acc, x, base, ram->eps, ram->count + at, ram->lone[donor], n);
@@ -56,10 +56,10 @@ static void ram_term(const struct task *task, unsigned donor, size_t at, size_t 
 
 /* round: of the sum and the result */
 static void run_with(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                     enum round round, double epsilon, const float *lone)
+                     enum round round, double epsilon, const real *lone)
 {
     struct task task = task_begin(merge, kernels, tile);
-    struct ram ram = {task.round, scalar_round(task.round, epsilon), tile->temp[COUNT], lone};
+    struct ram ram = {task.round, kernel_round(task.round, epsilon), tile->temp[COUNT], lone};
 
     count_live(merge, kernels, tile, ram.eps, tile->temp[COUNT]);
     task.round = round;
@@ -83,7 +83,7 @@ struct census {
 /* The state. */
 struct factors {
     bool known;
-    float lone[]; /* [n_donors] */
+    real lone[]; /* [n_donors] */
 };
 
 static size_t census_size(const struct merge *merge)
@@ -91,12 +91,12 @@ static size_t census_size(const struct merge *merge)
     return task_donors(merge) * sizeof(struct census);
 }
 
-static void take_census(const float *d, float eps, const float *count, size_t n, struct census *census)
+static void take_census(const real *d, real eps, const real *count, size_t n, struct census *census)
 {
     uint64_t live = 0, lone = 0;
 
     for (size_t i = 0; i < n; i++) {
-        bool is_live = fabsf(d[i]) > eps;
+        bool is_live = real_abs(d[i]) > eps;
         live += is_live;
         lone += is_live & (count[i] == 1);
     }
@@ -108,7 +108,7 @@ static void census_add(const struct merge *merge, const struct kernels *kernels,
                        void *acc)
 {
     enum round round = round_of(merge->work);
-    float eps = scalar_round(round, merge->shared[EPSILON]), *count = tile->temp[COUNT];
+    real eps = kernel_round(round, merge->shared[EPSILON]), *count = tile->temp[COUNT];
     struct census *censuses = acc;
 
     count_live(merge, kernels, tile, eps, count);
@@ -118,6 +118,7 @@ static void census_add(const struct merge *merge, const struct kernels *kernels,
     }
 }
 
+/* In float32 whatever the working type. */
 static float factor(const struct merge *merge, struct census census)
 {
     float lone = (float)census.lone, least = (float)merge->shared[EPSILON],
@@ -144,7 +145,7 @@ static const struct pass census_pass = {.acc_size = census_size, .add = census_a
 
 static size_t factors_size(const struct merge *merge)
 {
-    return sizeof(struct factors) + task_donors(merge) * sizeof(float);
+    return sizeof(struct factors) + task_donors(merge) * sizeof(real);
 }
 
 static const struct pass *next_pass(const struct merge *merge, const void *state, unsigned n_done)
@@ -158,7 +159,7 @@ static const struct method_stats plus_stats = {.state_size = factors_size, .next
 
 static void run_plus(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
-    run_with(merge, kernels, tile, ROUND_F32, merge->shared[EPSILON],
+    run_with(merge, kernels, tile, ROUND_NONE, merge->shared[EPSILON],
              ((const struct factors *)tile->stats)->lone);
 }
 

@@ -24,7 +24,7 @@ static const struct method_param params[N_PARAMS] = {
 /* Behind the state's struct order. */
 struct energies {
     bool known;
-    float weight[]; /* [n_donors] */
+    real weight[]; /* [n_donors] */
 };
 
 static bool selects(const struct merge *merge)
@@ -51,7 +51,7 @@ static bool has_cuts(const struct merge *merge, unsigned series)
 }
 
 static void variances(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                      unsigned series, float *out)
+                      unsigned series, real *out)
 {
     (void)series;
     kernels->variance[round_of(merge->work)](tile->in, (unsigned)merge->base, task_donors(merge), out,
@@ -72,7 +72,7 @@ static const struct order_user order = {n_series, has_cuts, variances, choose};
 
 /* d = d times whether its element is selected. by: the variances. */
 static void select_elements(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                            const float *by, float *d)
+                            const real *by, real *d)
 {
     const struct cut *cut = ((const struct order *)tile->stats)->cuts;
     size_t before;
@@ -84,12 +84,12 @@ static void select_elements(const struct merge *merge, const struct kernels *ker
     before = cut->index <= tile->first            ? 0
              : cut->index - tile->first < tile->n ? (size_t)(cut->index - tile->first)
                                                   : tile->n;
-    kernels->select(d, by, cut->key, UINT32_MAX, before);
-    kernels->select(d + before, by + before, cut->key + 1, UINT32_MAX, tile->n - before);
+    kernels->select(d, by, cut->key, REAL_BITS_MAX, before);
+    kernels->select(d + before, by + before, cut->key + 1, REAL_BITS_MAX, tile->n - before);
 }
 
 static void donor_delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                        unsigned donor, const float *by, float *d)
+                        unsigned donor, const real *by, real *d)
 {
     kernels->delta[round_of(merge->work)](tile->in[task_input(merge, donor)], tile->in[merge->base], d,
                                           tile->n);
@@ -107,7 +107,7 @@ static size_t energies_size(const struct merge *merge)
 static void energies_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                          void *acc)
 {
-    float *by = tile->temp[VARIANCE];
+    real *by = tile->temp[VARIANCE];
     double *sums = acc;
 
     if (sorts(merge))
@@ -128,16 +128,16 @@ static void energies_finish(const struct merge *merge, void *state, const struct
     const struct kernels *kernels = kernels_best();
     enum round round = round_of(merge->work);
     struct energies *energies = energies_of(merge, state);
-    float *w = energies->weight, sum;
+    real *w = energies->weight, sum;
     unsigned n = task_donors(merge);
 
     for (unsigned i = 0; i < n; i++)
-        w[i] = (float)(blocks_sum(blocks, i) / (double)merge->n);
+        w[i] = (real)(blocks_sum(blocks, i) / (double)merge->n);
     kernels->cast[round](w, n);
     sum = kernel_sum_scalars(w, n, round);
     kernels->cast[round](&sum, 1);
     if (fabs((double)sum) < 1e-6) {
-        sum = (float)n;
+        sum = (real)n;
         for (unsigned i = 0; i < n; i++)
             w[i] = 1;
     }
@@ -150,7 +150,7 @@ static const struct pass energies_pass = {
 
 static size_t state_size(const struct merge *merge)
 {
-    return order_size(n_series(merge)) + sizeof(struct energies) + task_donors(merge) * sizeof(float);
+    return order_size(n_series(merge)) + sizeof(struct energies) + task_donors(merge) * sizeof(real);
 }
 
 static const struct pass *next_pass(const struct merge *merge, const void *state, unsigned n_done)
@@ -168,8 +168,8 @@ static const struct method_stats stats = {.state_size = state_size, .next = next
 static void run(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
     struct task task = task_begin(merge, kernels, tile);
-    float *const *deltas = tile->temp + N_TEMPS, *by = tile->temp[VARIANCE], *sum = by,
-                 *weights = tile->temp[WEIGHTS], least = 1e-6f;
+    real *const *deltas = tile->temp + N_TEMPS, *by = tile->temp[VARIANCE], *sum = by,
+                *weights = tile->temp[WEIGHTS], least = (real)1e-6;
 
     if (sorts(merge))
         variances(merge, kernels, tile, 0, by);

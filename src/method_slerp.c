@@ -11,8 +11,8 @@
 enum { T, N_PARAMS };
 
 struct state {
-    float na, nb;    /* norms */
-    float ca, cb;    /* coefficients */
+    real na, nb;     /* norms */
+    real ca, cb;     /* coefficients */
     double exact[2]; /* of the inputs, where norm_is_exact */
 };
 
@@ -42,11 +42,11 @@ static void add_norms(const struct merge *merge, const struct kernels *kernels, 
     sum[1] += kernels->squares(tile->in[donor_of(merge)], tile->n);
 }
 
-static float norm_of(double square)
+static real norm_of(double square)
 {
-    float norm = (float)sqrt(square);
+    real norm = (real)sqrt(square);
 
-    return norm > 1e-8f ? norm : 1;
+    return norm > (real)1e-8 ? norm : 1;
 }
 
 static void finish_norms(const struct merge *merge, void *state, const struct blocks *blocks)
@@ -67,20 +67,20 @@ static void add_dot(const struct merge *merge, const struct kernels *kernels, co
     *sum += kernels->dot_quotients(tile->in[merge->base], s->na, tile->in[donor_of(merge)], s->nb, tile->n);
 }
 
-static float sine(float x)
+static real sine(real x)
 {
-    return (float)scalar_sin((double)x);
+    return (real)scalar_sin((double)x);
 }
 
 static void finish_dot(const struct merge *merge, void *state, const struct blocks *blocks)
 {
     struct state *s = state;
-    float dot = norm_at_most(norm_at_least((float)blocks_sum(blocks, 0), -1), 1);
-    float t = (float)merge->shared[T], rest = 1 - t, angle = (float)scalar_acos((double)dot);
+    real dot = norm_at_most(norm_at_least((real)blocks_sum(blocks, 0), -1), 1);
+    real t = (real)merge->shared[T], rest = 1 - t, angle = (real)scalar_acos((double)dot);
 
     s->ca = rest;
     s->cb = t;
-    if (fabsf(dot) > 0.9995f)
+    if (real_abs(dot) > (real)0.9995)
         return;
     s->ca = sine(rest * angle) / sine(angle);
     s->cb = sine(t * angle) / sine(angle);
@@ -97,7 +97,7 @@ static size_t gram_size(const struct merge *merge)
 static void add_gram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                      void *acc)
 {
-    const float *a = tile->in[merge->base], *b = tile->in[donor_of(merge)];
+    const real *a = tile->in[merge->base], *b = tile->in[donor_of(merge)];
     double *sum = acc;
 
     sum[0] += kernels->squares(a, tile->n);
@@ -137,7 +137,7 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
     const struct state *s = tile->stats;
 
     if (norm_is_exact(merge)) {
-        kernels->combine[ROUND_F32](tile->in, s->exact, 2, tile->out, 0, tile->n);
+        kernels->combine[ROUND_NONE](tile->in, s->exact, 2, tile->out, 0, tile->n);
         return;
     }
     kernels->mix[round_of(merge->work)](tile->in[merge->base], s->ca, tile->in[donor_of(merge)], s->cb,

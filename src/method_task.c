@@ -14,28 +14,27 @@
 #include <math.h>
 #include <string.h>
 
-static void rounded_weights(const struct merge *merge, const struct kernels *kernels, float *w)
+static void rounded_weights(const struct merge *merge, const struct kernels *kernels, real *w)
 {
     for (unsigned i = 0; i < task_donors(merge); i++)
-        w[i] = (float)merge_input(merge, task_input(merge, i), TASK_WEIGHT);
+        w[i] = (real)merge_input(merge, task_input(merge, i), TASK_WEIGHT);
     kernels->cast[round_of(merge->work)](w, task_donors(merge));
 }
 
-static void weighted_delta(const struct task *task, unsigned donor, size_t at, size_t n, float *acc)
+static void weighted_delta(const struct task *task, unsigned donor, size_t at, size_t n, real *acc)
 {
-    const float *x = task->tile->in[task_input(task->merge, donor)],
-                *base = task->tile->in[task->merge->base];
+    const real *x = task->tile->in[task_input(task->merge, donor)], *base = task->tile->in[task->merge->base];
 
     task->kernels->task_add[task->round](acc, x + at, base + at, task->w[donor], n);
 }
 
-static float weight_sum(const struct task *task)
+static real weight_sum(const struct task *task)
 {
-    float sum = kernel_sum_scalars(task->w, task->n_donors, task->round), least = 1e-8f;
+    real sum = kernel_sum_scalars(task->w, task->n_donors, task->round), least = (real)1e-8;
 
     task->kernels->cast[task->round](&sum, 1);
     task->kernels->cast[task->round](&least, 1);
-    return fabsf(sum) < least ? 1 : sum;
+    return real_abs(sum) < least ? 1 : sum;
 }
 
 /* Whether m is the plain sum: the last step rounds it. */
@@ -45,7 +44,7 @@ static bool is_plain(const struct merge *merge)
 }
 
 /* out = m once the sum is in it. divisor: of each element; NULL: of all. */
-static void finish(const struct task *task, const float *divisor)
+static void finish(const struct task *task, const real *divisor)
 {
     const struct merge *merge = task->merge;
     const struct kernels *kernels = task->kernels;
@@ -59,7 +58,7 @@ static void finish(const struct task *task, const float *divisor)
     else if (normalize)
         kernels->divide[task->round](tile->out, weight_sum(task), tile->n);
     if (merge->shared[TASK_LAMBDA] != 1)
-        kernels->scale[task->round](tile->out, (float)merge->shared[TASK_LAMBDA], tile->n);
+        kernels->scale[task->round](tile->out, (real)merge->shared[TASK_LAMBDA], tile->n);
     kernels->apply[task->round](tile->in[merge->base], tile->out, tile->out, tile->n);
 }
 
@@ -75,7 +74,7 @@ static void run_task_arithmetic(const struct merge *merge, const struct kernels 
 }
 
 /* The elected sign's sums: of the deltas into tile->out, of the weights into `divisor`. */
-static void sum_agreeing(struct task *task, const float *w, float *sum, float *divisor)
+static void sum_agreeing(struct task *task, const real *w, real *sum, real *divisor)
 {
     const struct tile *tile = task->tile;
 
@@ -92,8 +91,8 @@ static void run_pruned(const struct merge *merge, const struct kernels *kernels,
 {
     const struct task_family *family = merge->method->own;
     struct task task = task_begin(merge, kernels, tile);
-    float *const *deltas = tile->temp + PRUNE_TEMPS, *w = tile->scalars, *sum = tile->temp[TASK_SUM_TEMPS],
-                 *divisor = tile->temp[TASK_SUM_TEMPS + 1];
+    real *const *deltas = tile->temp + PRUNE_TEMPS, *w = tile->scalars, *sum = tile->temp[TASK_SUM_TEMPS],
+                *divisor = tile->temp[TASK_SUM_TEMPS + 1];
 
     rounded_weights(merge, kernels, w);
     for (unsigned i = 0; i < task.n_donors; i++) {
@@ -102,9 +101,9 @@ static void run_pruned(const struct merge *merge, const struct kernels *kernels,
     }
     task.deltas = deltas;
     if (family->consensus && task.n_donors <= TASK_FUSED) {
-        kernels->consensus[task.round][task.n_donors](tile->in[merge->base], (const float *const *)deltas, w,
+        kernels->consensus[task.round][task.n_donors](tile->in[merge->base], (const real *const *)deltas, w,
                                                       merge->shared[TASK_NORMALIZE] != 0,
-                                                      (float)merge->shared[TASK_LAMBDA], tile->out, tile->n);
+                                                      (real)merge->shared[TASK_LAMBDA], tile->out, tile->n);
     } else if (family->consensus) {
         sum_agreeing(&task, w, sum, divisor);
         finish(&task, divisor);

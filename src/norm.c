@@ -3,14 +3,14 @@
 /* Elements of a row that workers hold whole. Longer ones are those of odd tensors only. */
 enum { ROW_MAX = 65536 };
 
-float norm_round(const struct merge *merge, double x)
+real norm_round(const struct merge *merge, double x)
 {
-    return scalar_round(round_of(merge->work), x);
+    return kernel_round(round_of(merge->work), x);
 }
 
 bool norm_is_exact(const struct merge *merge)
 {
-    return merge->work == DTYPE_F32;
+    return round_of(merge->work) == ROUND_NONE;
 }
 
 unsigned norm_donors(const struct merge *merge)

@@ -9,12 +9,12 @@
 #include "method.h"
 #include "scalar.h"
 
-/* x to float32, then to the working type. */
-float norm_round(const struct merge *merge, double x);
+/* kernel_round to the working type. */
+real norm_round(const struct merge *merge, double x);
 
-/* In float32 mergekit's roundings are not replayed: its own sums are farther off than they are. There the
- * result is what all these methods end in, a linear combination of the inputs, computed in float64 with
- * coefficients that follow from the Gram matrix, and rounded once. */
+/* In float32 and float64 mergekit's roundings are not replayed: its own sums are farther off than they are.
+ * There the result is what all these methods end in, a linear combination of the inputs, computed in float64
+ * with coefficients that follow from the Gram matrix, and rounded once. */
 bool norm_is_exact(const struct merge *merge);
 
 unsigned norm_donors(const struct merge *merge);
@@ -26,12 +26,12 @@ size_t norm_pairs(unsigned k);
 size_t norm_pair(unsigned k, unsigned i, unsigned j);
 
 /* min and max that let NaN through, as torch's clamp does. */
-static inline float norm_at_least(float x, float low)
+static inline real norm_at_least(real x, real low)
 {
     return x < low ? low : x;
 }
 
-static inline float norm_at_most(float x, float high)
+static inline real norm_at_most(real x, real high)
 {
     return x > high ? high : x;
 }

@@ -5,9 +5,10 @@
 #include "blocks.h"
 
 enum {
-    BINS_16 = 1 << 15,  /* magnitudes of a 16-bit type; upper parts of float32's */
-    BINS_LOW = 1 << 16, /* lower parts */
-    ZEROS = 8,          /* bins for zeros, which are many in a row: one would be a chain */
+    BINS_16 = 1 << 15, /* magnitudes of a 16-bit type; the uppermost bits of other types' */
+    REFINED = 16,      /* further bits at a time */
+    BINS_LOW = 1 << REFINED,
+    ZEROS = 8, /* bins for zeros, which are many in a row: one would be a chain */
     GROUP_SERIES = 8,
     GROUP_CUTS = 4, /* counted in one pass: accumulators are 1 MiB at most */
     INFINITE_BF16 = 0x7f80,
@@ -63,16 +64,23 @@ static bool group_has_cuts(const struct merge *merge, unsigned first)
     return false;
 }
 
+/* Do the first bins leave bits of the magnitude for others? */
+static bool refines(const struct merge *merge)
+{
+    return round_of(merge->work) == ROUND_NONE;
+}
+
+/* Bits that the first bins leave. */
 static unsigned key_shift(const struct merge *merge)
 {
-    return merge->work == DTYPE_F32 ? 16 : 0;
+    return refines(merge) ? REAL_MAGNITUDE - 15 : 0;
 }
 
 /* The order keys of a series' values, in tile->temp[at]. */
-static uint32_t *series_keys(const struct merge *merge, const struct kernels *kernels,
-                             const struct tile *tile, unsigned series, unsigned at)
+static real_bits *series_keys(const struct merge *merge, const struct kernels *kernels,
+                              const struct tile *tile, unsigned series, unsigned at)
 {
-    uint32_t *keys = (uint32_t *)(void *)tile->temp[at];
+    real_bits *keys = (real_bits *)(void *)tile->temp[at];
 
     user_of(merge)->values(merge, kernels, tile, series, tile->out);
     kernels->order_key[round_of(merge->work)](tile->out, keys, tile->n);
@@ -88,7 +96,7 @@ static size_t count_size(const struct merge *merge)
 
 /* A series of the group and its bins. */
 struct counted {
-    const uint32_t *keys;
+    const real_bits *keys;
     uint32_t *bins;
 };
 
@@ -117,7 +125,7 @@ static void count_add(const struct merge *merge, const struct kernels *kernels, 
     struct counted two[2];
 
     for (unsigned i = order->n_counted; i < end; i++) {
-        uint32_t *keys;
+        real_bits *keys;
         if (!user_of(merge)->has_cuts(merge, i))
             continue;
         keys = series_keys(merge, kernels, tile, i, n);
@@ -153,16 +161,16 @@ static void settle_index(struct cut *cut)
     cut->from = cut->to = 0;
 }
 
-static uint32_t key_of_bin(const struct merge *merge, uint32_t bin)
+static real_bits key_of_bin(const struct merge *merge, uint32_t bin)
 {
     const uint16_t half = (uint16_t)bin;
-    float value;
-    uint32_t key;
+    real value;
+    real_bits key;
 
-    if (merge->work == DTYPE_F32)
+    if (refines(merge))
         return bin;
     if (bin > (merge->work == DTYPE_BF16 ? INFINITE_BF16 : INFINITE_F16))
-        return KERNEL_NAN;
+        return REAL_NAN;
     kernels_best()->load[merge->work](&half, &value, 1);
     memcpy(&key, &value, sizeof(key));
     return key;
@@ -175,7 +183,7 @@ static void cut_counted(const struct merge *merge, const struct histogram *histo
     cut->skip = cut->rank;
     bin = histogram_find(histogram, cut->descending, &cut->skip);
     cut->key = key_of_bin(merge, bin);
-    if (merge->work == DTYPE_F32)
+    if (refines(merge))
         return;
     find_block(histogram, bin, cut);
     settle_index(cut);
@@ -219,11 +227,12 @@ static void count_finish(const struct merge *merge, void *state, const struct bl
         if (user_of(merge)->has_cuts(merge, i))
             count_series(merge, order, i, blocks);
     order->n_counted = end;
+    order->bits_left = refines(merge) ? key_shift(merge) - REFINED : 0;
     while (order->n_counted < n && !group_has_cuts(merge, order->n_counted))
         order->n_counted = group_end(order->n_counted, GROUP_SERIES, n);
 }
 
-/* ---- float32: the lower half of a cut's key */
+/* ---- the lower bits of a cut's key, where there are more than the first bins tell apart */
 
 static size_t refine_size(const struct merge *merge)
 {
@@ -252,27 +261,36 @@ static struct cut_group next_cuts(const struct merge *merge, const struct order 
     return group;
 }
 
+/* Below the bits that a pass looks at: in float32 it is the last. */
+static unsigned bits_left(const struct order *order)
+{
+    return REAL_MAGNITUDE - 15 > REFINED ? order->bits_left : 0;
+}
+
 static void refine_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                        void *acc)
 {
     const struct order *order = tile->stats;
     struct cut_group group = next_cuts(merge, order);
+    const unsigned left = bits_left(order);
     struct refine_acc *accs = acc;
 
     for (unsigned g = 0; g < group.n; g++) {
-        const uint32_t upper = order->cuts[group.cuts[g]].key,
-                       *keys = series_keys(merge, kernels, tile, group.cuts[g] / ORDER_CUTS, 0);
+        const real_bits upper = order->cuts[group.cuts[g]].key,
+                        *keys = series_keys(merge, kernels, tile, group.cuts[g] / ORDER_CUTS, 0);
         for (size_t i = 0; i < tile->n; i++)
-            if (keys[i] >> 16 == upper)
-                accs[g].bins[keys[i] & 0xffff]++;
+            if (keys[i] >> (left + REFINED) == upper)
+                accs[g].bins[keys[i] >> left & (BINS_LOW - 1)]++;
     }
 }
 
-static void refine_cut(const struct histogram *histogram, struct cut *cut)
+static void refine_cut(const struct histogram *histogram, bool last, struct cut *cut)
 {
     uint32_t bin = histogram_find(histogram, cut->descending, &cut->skip);
 
-    cut->key = cut->key << 16 | bin;
+    cut->key = cut->key << REFINED | bin;
+    if (!last)
+        return;
     find_block(histogram, bin, cut);
     settle_index(cut);
 }
@@ -284,8 +302,12 @@ static void refine_finish(const struct merge *merge, void *state, const struct b
 
     for (unsigned g = 0; g < group.n; g++) {
         struct histogram histogram = {blocks, g * sizeof(struct refine_acc), BINS_LOW};
-        refine_cut(&histogram, &order->cuts[group.cuts[g]]);
+        refine_cut(&histogram, bits_left(order) == 0, &order->cuts[group.cuts[g]]);
         order->n_refined = group.cuts[g] + 1;
+    }
+    if (bits_left(order) > 0 && next_wanted(order, order->n_refined, n_cuts(merge)) == n_cuts(merge)) {
+        order->bits_left -= REFINED;
+        order->n_refined = 0;
     }
 }
 
@@ -329,16 +351,16 @@ static void locate_range(const struct merge *merge, const void *state, uint64_t 
     *n = end - *first;
 }
 
-static uint32_t key_of(float x)
+static real_bits key_of(real x)
 {
-    uint32_t bits;
+    real_bits bits;
 
     memcpy(&bits, &x, sizeof(bits));
-    bits &= 0x7fffffff;
-    return bits < KERNEL_NAN ? bits : KERNEL_NAN;
+    bits &= REAL_BITS_MAX >> 1;
+    return bits < REAL_NAN ? bits : REAL_NAN;
 }
 
-static void locate_equals(const struct cut *cut, const struct tile *tile, const float *x,
+static void locate_equals(const struct cut *cut, const struct tile *tile, const real *x,
                           struct locate_acc *acc)
 {
     uint64_t first = tile->first, last = tile->first + tile->n;
@@ -418,7 +440,7 @@ const struct pass *order_next(const struct merge *merge, const struct order *ord
 
     if (order->n_counted < n_series(merge))
         return &count_pass;
-    if (merge->work == DTYPE_F32 && next_wanted(order, order->n_refined, n_cuts(merge)) < n_cuts(merge))
+    if (refines(merge) && next_wanted(order, order->n_refined, n_cuts(merge)) < n_cuts(merge))
         return &refine_pass;
     locate_span(merge, order, &first, &end);
     return first < end ? &locate_pass : NULL;

@@ -3,8 +3,9 @@
  * A method has series of values (a donor's delta; a variance), and for each up to two cuts. An element is
  * before a cut at rank p if its magnitude is below the cut's key (above it, where descending), or is the same
  * and its index below the cut's index. NaN is the largest of all and equal to itself. Nothing is sorted: a
- * histogram over all magnitudes of a 16-bit type (in float32: over the upper 15 bits, then over the lower 16
- * of the cut's) finds the key and the block that holds the index, passes over that block the index itself.
+ * histogram over all magnitudes of a 16-bit type (in float32 and float64: over the upper 15 bits, then over
+ * the next 16 of the cut's, until no bits are left) finds the key and the block that holds the index, passes
+ * over that block the index itself.
  *
  * struct method's `own` must point to a struct order_user, and the state begin with a struct order.
  */
@@ -18,14 +19,15 @@ enum { ORDER_CUTS = 2 };
 struct cut {
     uint64_t rank; /* elements before it */
     bool wanted, descending;
-    uint32_t key;   /* magnitude as kernels->select compares them; while float32 is under way a part of it */
+    real_bits key;  /* magnitude as kernels->select compares them; while that is under way its upper bits */
     uint64_t index; /* complete once from == to */
     uint64_t from, to; /* elements among which the index is, `skip` equal ones from the first */
     uint64_t skip;
 };
 
 struct order {
-    unsigned n_counted, n_refined; /* series; cuts, those that are not wanted included */
+    unsigned n_counted, n_refined; /* series; cuts, those that are not wanted included, with the bits that */
+    unsigned bits_left;            /* are looked at now but for these, the lowest */
     struct cut cuts[];             /* [n_series][ORDER_CUTS], zeroed at the start */
 };
 
@@ -35,7 +37,7 @@ struct order_user {
     bool (*has_cuts)(const struct merge *merge, unsigned series);
     /* out = a series' values, of the working type */
     void (*values)(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                   unsigned series, float *out);
+                   unsigned series, real *out);
     /* Set rank, wanted and descending of the cuts there are. Of the tensor's elements `nonzero` are not 0. */
     void (*choose)(const struct merge *merge, unsigned series, uint64_t nonzero, struct cut cuts[ORDER_CUTS]);
 };

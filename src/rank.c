@@ -2,10 +2,10 @@
 
 #include <string.h>
 
-enum { DIGIT = 8, DIGITS = 4, BINS = 1 << DIGIT, SHORT = 48 };
+enum { DIGIT = 8, DIGITS = sizeof(real_bits), BINS = 1 << DIGIT, SHORT = 48 };
 
 /* Below SHORT elements comparing all pairs costs less than clearing counters. */
-static void rank_pairs(const uint32_t *keys, size_t n, uint32_t *rank)
+static void rank_pairs(const real_bits *keys, size_t n, uint32_t *rank)
 {
     for (size_t i = 0; i < n; i++) {
         uint32_t before = 0;
@@ -18,7 +18,7 @@ static void rank_pairs(const uint32_t *keys, size_t n, uint32_t *rank)
 }
 
 /* Where each digit's elements begin, in the order of that digit. */
-static void count_digits(const uint32_t *keys, size_t n, unsigned digits, uint32_t start[DIGITS][BINS])
+static void count_digits(const real_bits *keys, size_t n, unsigned digits, uint32_t start[DIGITS][BINS])
 {
     memset(start, 0, digits * sizeof(start[0]));
     for (size_t i = 0; i < n; i++)
@@ -35,7 +35,7 @@ static void count_digits(const uint32_t *keys, size_t n, unsigned digits, uint32
 }
 
 /* A radix sort of the indices, least digit first; the last digit's places are the ranks. */
-void rank_row(const uint32_t *keys, size_t n, unsigned bits, uint32_t *const order[2], uint32_t *rank)
+void rank_row(const real_bits *keys, size_t n, unsigned bits, uint32_t *const order[2], uint32_t *rank)
 {
     uint32_t start[DIGITS][BINS];
     unsigned digits = (bits + DIGIT - 1) / DIGIT, last = digits - 1;

@@ -5,8 +5,8 @@
 
 enum { WORKER_BYTES = 20 << 20 };
 
-/* Of float32 and a row each: the result, temporaries, and of each input what was read and what it is as
- * float32. */
+/* Of reals and a row each: the result, temporaries, and of each input what was read and what it is as reals.
+ */
 static size_t n_arrays(const struct merge *merge)
 {
     const struct method *method = merge->method;
@@ -17,7 +17,8 @@ static size_t n_arrays(const struct merge *merge)
 
 int row_limit_check(const struct merge *merge, uint64_t row, struct err *err)
 {
-    size_t limit = WORKER_BYTES / sizeof(float) / n_arrays(merge);
+    size_t size = merge->work == DTYPE_F64 ? sizeof(double) : sizeof(float);
+    size_t limit = WORKER_BYTES / size / n_arrays(merge);
 
     if (row <= limit)
         return 0;

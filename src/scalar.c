@@ -8,14 +8,6 @@ static const double HALF_PI_1 = 0x1.921fb544p0, HALF_PI_2 = 0x1.0b4611a6p-34,
 /* In two: nearest, and what that lacks. */
 static const double HALF_PI = 0x1.921fb54442d18p0, HALF_PI_LOW = 0x1.1a62633145c07p-54;
 
-float scalar_round(enum round round, double x)
-{
-    float y = (float)x;
-
-    kernels_best()->cast[round](&y, 1);
-    return y;
-}
-
 /* x = quadrant pi / 2 + high + low, |high| up to pi / 4 and a little more */
 struct reduced {
     unsigned quadrant; /* modulo 4 */

@@ -3,11 +3,6 @@
 #ifndef SCALAR_H
 #define SCALAR_H
 
-#include "kernel.h"
-
-/* x to float32, then to the working type. */
-float scalar_round(enum round round, double x);
-
 /* Errors stay below 0.85 units in the last place, of sine and cosine for |x| up to 2^20; what is beyond is
  * taken modulo the double nearest to 2 pi. NaN for NaN, infinities, and arcs of what is not in [-1, 1]. */
 double scalar_sin(double x);

@@ -163,12 +163,12 @@ struct visit {
 };
 
 static void add_tile(void *arg, const struct merge *merge, const struct kernels *kernels,
-                     const struct tile *tile)
+                     const struct tile *tile, uint64_t first)
 {
     struct visit *visit = arg;
 
     visit->pass->add(merge, kernels, tile,
-                     visit->acc + (tile->first - visit->first) / visit->row * visit->pass->row_bytes);
+                     visit->acc + (first - visit->first) / visit->row * visit->pass->row_bytes);
 }
 
 static void take_block(struct block_task *task, size_t block)

@@ -21,9 +21,9 @@ struct task {
     const struct tile *tile;
     enum round round; /* of the values that are summed: torch's order depends on their type */
     unsigned n_donors;
-    const float *w;       /* [n_donors], rounded; or NULL */
-    float *const *deltas; /* [n_donors][tile->n], pruned and weighted as the method has it; or NULL */
-    const float *sum;     /* [tile->n], whose signs are elected; or NULL */
+    const real *w;       /* [n_donors], rounded; or NULL */
+    real *const *deltas; /* [n_donors][tile->n], pruned and weighted as the method has it; or NULL */
+    const real *sum;     /* [tile->n], whose signs are elected; or NULL */
     const void *arg;
 };
 
@@ -31,10 +31,10 @@ struct task {
 struct task task_begin(const struct merge *merge, const struct kernels *kernels, const struct tile *tile);
 
 /* acc += a donor's term, elements [at, at + n) of the tile. */
-typedef void task_term(const struct task *task, unsigned donor, size_t at, size_t n, float *acc);
+typedef void task_term(const struct task *task, unsigned donor, size_t at, size_t n, real *acc);
 
 /* out = the sum of all donors' terms, not rounded, in torch's order. */
-void task_sum(const struct task *task, task_term *term, float *out);
+void task_sum(const struct task *task, task_term *term, real *out);
 
 /* Terms for `deltas`: themselves; w times those that have the elected sign, and such w alone. */
 task_term task_delta, task_agreeing, task_agreeing_weight;

@@ -8,12 +8,11 @@
 #include "rank.h"
 #include "rng.h"
 #include "row_limit.h"
-#include "scalar.h"
 
 /* Behind the state's struct order. */
 struct norms {
     bool known;
-    float scale[]; /* [n_donors] */
+    real scale[]; /* [n_donors] */
 };
 
 enum keep { KEEP_ALL, KEEP_NONE, KEEP_SOME };
@@ -97,11 +96,33 @@ unsigned prune_order_series(const struct merge *merge)
     return 0;
 }
 
-void prune_order_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                        unsigned donor, float *out)
+static void delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                  unsigned donor, real *out)
 {
     kernels->delta[round_of(merge->work)](tile->in[task_input(merge, donor)], tile->in[merge->base], out,
                                           tile->n);
+}
+
+/* out = x as float32, in which mergekit sorts float64 and prunes it at random. May be called for float64
+ * only.
+ */
+static void narrow(const real *x, real *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = (real)(float)x[i];
+}
+
+static bool is_wide(const struct merge *merge)
+{
+    return merge->work == DTYPE_F64;
+}
+
+void prune_order_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        unsigned donor, real *out)
+{
+    delta(merge, kernels, tile, donor, out);
+    if (is_wide(merge))
+        narrow(out, out, tile->n);
 }
 
 void prune_order_choose(const struct merge *merge, unsigned donor, uint64_t nonzero,
@@ -118,11 +139,11 @@ void prune_order_choose(const struct merge *merge, unsigned donor, uint64_t nonz
 
 /* One end of the magnitudes that stay: as kernels->select has it, before an index and from it on. */
 struct bound {
-    uint32_t before, after;
+    real_bits before, after;
     uint64_t index;
 };
 
-static struct bound bound_of(const struct cut *cut, uint32_t otherwise)
+static struct bound bound_of(const struct cut *cut, real_bits otherwise)
 {
     if (!cut->wanted)
         return (struct bound){otherwise, otherwise, 0};
@@ -130,7 +151,7 @@ static struct bound bound_of(const struct cut *cut, uint32_t otherwise)
                           cut->descending ? cut->key + 1 : cut->key, cut->index};
 }
 
-static uint32_t bound_at(struct bound bound, uint64_t at)
+static real_bits bound_at(struct bound bound, uint64_t at)
 {
     return at < bound.index ? bound.before : bound.after;
 }
@@ -140,23 +161,25 @@ static uint64_t next_index(struct bound bound, uint64_t at, uint64_t end)
     return bound.index > at && bound.index < end ? bound.index : end;
 }
 
+/* by: what is compared */
 static void select_between(const struct kernels *kernels, const struct tile *tile, struct bound low,
-                           struct bound high, float *d)
+                           struct bound high, const real *by, real *d)
 {
     uint64_t last = tile->first + tile->n;
 
     for (uint64_t at = tile->first, end; at < last; at = end) {
-        float *x = d + (at - tile->first);
+        size_t i = (size_t)(at - tile->first);
         end = next_index(low, at, next_index(high, at, last));
-        kernels->select(x, x, bound_at(low, at), bound_at(high, at), (size_t)(end - at));
+        kernels->select(d + i, by + i, bound_at(low, at), bound_at(high, at), (size_t)(end - at));
     }
 }
 
 static void prune_sorted(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                         unsigned donor, float *d)
+                         unsigned donor, real *d)
 {
     const struct order *order = tile->stats;
     const struct cut *cuts;
+    const real *by = d;
     uint64_t low, high;
 
     kept_ranks(merge, donor, &low, &high);
@@ -165,10 +188,15 @@ static void prune_sorted(const struct merge *merge, const struct kernels *kernel
     if (!prune_order_has_cuts(merge, donor))
         return;
     cuts = order->cuts + donor * ORDER_CUTS;
+    if (is_wide(merge)) {
+        narrow(d, tile->temp[0], tile->n);
+        by = tile->temp[0];
+    }
     if (family_of(merge)->prune == PRUNE_MAGNITUDE)
-        select_between(kernels, tile, bound_of(&cuts[1], 0), (struct bound){UINT32_MAX, UINT32_MAX, 0}, d);
+        select_between(kernels, tile, bound_of(&cuts[1], 0), (struct bound){REAL_BITS_MAX, REAL_BITS_MAX, 0},
+                       by, d);
     else
-        select_between(kernels, tile, bound_of(&cuts[0], 0), bound_of(&cuts[1], UINT32_MAX), d);
+        select_between(kernels, tile, bound_of(&cuts[0], 0), bound_of(&cuts[1], REAL_BITS_MAX), by, d);
 }
 
 /* ---- at random */
@@ -183,11 +211,13 @@ static uint32_t *words_of(const struct merge *merge, const struct kernels *kerne
 }
 
 static void prune_random(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                         unsigned donor, float *d)
+                         unsigned donor, real *d)
 {
-    enum round round = merge->work == DTYPE_BF16 ? ROUND_BF16 : ROUND_F32;
-    float p = scalar_round(round, donor_value(merge, donor, TASK_DENSITY));
+    double density = donor_value(merge, donor, TASK_DENSITY);
+    double p = merge->work == DTYPE_BF16 ? (double)kernel_round(ROUND_BF16, density) : (double)(float)density;
 
+    if (is_wide(merge))
+        narrow(d, d, tile->n);
     kernels->keep_random(d, words_of(merge, kernels, tile, donor), rng_limit(p), tile->n);
 }
 
@@ -197,25 +227,28 @@ static uint64_t row_of(const struct merge *merge)
 }
 
 static const uint32_t *ranks_of(const struct merge *merge, const struct kernels *kernels,
-                                const struct tile *tile, const float *d)
+                                const struct tile *tile, const real *d)
 {
-    uint32_t *keys = (uint32_t *)(void *)tile->temp[1], *rank = (uint32_t *)(void *)tile->temp[4];
+    real_bits *keys = (real_bits *)(void *)tile->temp[1];
+    uint32_t *rank = (uint32_t *)(void *)tile->temp[4];
     uint32_t *const order[2] = {(uint32_t *)(void *)tile->temp[2], (uint32_t *)(void *)tile->temp[3]};
     size_t row = (size_t)row_of(merge);
 
     kernels->order_key[round_of(merge->work)](d, keys, tile->n);
     for (size_t at = 0; at < tile->n; at += row)
-        rank_row(keys + at, row, merge->work == DTYPE_F32 ? 31 : 15, order, rank + at);
+        rank_row(keys + at, row, round_of(merge->work) == ROUND_NONE ? REAL_MAGNITUDE : 15, order, rank + at);
     return rank;
 }
 
 static void prune_ranked(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                         unsigned donor, float *d)
+                         unsigned donor, real *d)
 {
     double density = donor_value(merge, donor, TASK_DENSITY), epsilon = donor_value(merge, donor, TASK_OWN);
     uint64_t row = row_of(merge);
     const uint32_t *rank = ranks_of(merge, kernels, tile, d);
 
+    if (is_wide(merge))
+        narrow(d, d, tile->n);
     if (row == 1)
         epsilon = 0;
     kernels->keep_ranked(d, words_of(merge, kernels, tile, donor), rank, (density - epsilon) * 0x1p24,
@@ -225,7 +258,7 @@ static void prune_ranked(const struct merge *merge, const struct kernels *kernel
 /* ---- a donor's delta */
 
 static void prune_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                         unsigned donor, float *d)
+                         unsigned donor, real *d)
 {
     enum keep keep = keep_of(merge, donor);
 
@@ -233,7 +266,7 @@ static void prune_values(const struct merge *merge, const struct kernels *kernel
         memset(d, 0, tile->n * sizeof(*d));
         return;
     }
-    prune_order_values(merge, kernels, tile, donor, d);
+    delta(merge, kernels, tile, donor, d);
     if (keep == KEEP_ALL)
         return;
     if (sorts(merge))
@@ -255,13 +288,15 @@ static const struct norms *norms_of(const struct merge *merge, const void *state
 }
 
 void prune_delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                 unsigned donor, float *d)
+                 unsigned donor, real *d)
 {
-    float scale = needs_norms(merge) ? norms_of(merge, tile->stats)->scale[donor] : 1;
+    real scale = needs_norms(merge) ? norms_of(merge, tile->stats)->scale[donor] : 1;
 
     prune_values(merge, kernels, tile, donor, d);
     if (scale != 1)
         kernels->scale[round_of(merge->work)](d, scale, tile->n);
+    if (is_wide(merge) && !sorts(merge) && scale != 1)
+        narrow(d, d, tile->n);
 }
 
 /* ---- norms */
@@ -284,20 +319,30 @@ static void norms_add(const struct merge *merge, const struct kernels *kernels, 
     for (unsigned i = 0; i < task_donors(merge); i++) {
         if (keep_of(merge, i) != KEEP_SOME)
             continue;
-        prune_order_values(merge, kernels, tile, i, tile->out);
+        delta(merge, kernels, tile, i, tile->out);
+        if (is_wide(merge) && !sorts(merge))
+            narrow(tile->out, tile->out, tile->n);
         accs[i].before += kernels->sum_abs(tile->out, tile->n);
         prune_values(merge, kernels, tile, i, tile->out);
         accs[i].after += kernels->sum_abs(tile->out, tile->n);
     }
 }
 
-static float ratio_in(enum round round, double before, double after)
+static real ratio_in(enum round round, double before, double after)
 {
-    float b = scalar_round(round, before), a = scalar_round(round, after);
+    real b = kernel_round(round, before), a = kernel_round(round, after);
 
     if ((double)b < 1e-7 || (double)a < 1e-7)
         return 1;
-    return scalar_round(round, (double)(b / a));
+    return kernel_round(round, (double)(b / a));
+}
+
+/* In float32 whatever the working type. */
+static float ratio_f32(double before, double after)
+{
+    float b = (float)before, a = (float)after;
+
+    return (double)b < 1e-7 || (double)a < 1e-7 ? 1 : b / a;
 }
 
 /* float16 has no norm above 65504. */
@@ -306,12 +351,13 @@ static bool overflows(const struct merge *merge, double before, double after)
     return merge->work == DTYPE_F16 && (before >= 65520 || after >= 65520);
 }
 
-static float scale_of(const struct merge *merge, double before, double after)
+static real scale_of(const struct merge *merge, double before, double after)
 {
-    bool wide = merge->work == DTYPE_F16 && !sorts(merge);
+    bool at_random = merge->work != DTYPE_BF16 && !sorts(merge);
 
-    return ratio_in(wide || overflows(merge, before, after) ? ROUND_F32 : round_of(merge->work), before,
-                    after);
+    if (at_random || overflows(merge, before, after))
+        return (real)ratio_f32(before, after);
+    return ratio_in(round_of(merge->work), before, after);
 }
 
 static void norms_finish(const struct merge *merge, void *state, const struct blocks *blocks)
@@ -335,7 +381,7 @@ static size_t state_size(const struct merge *merge)
 
     if (series == 0 && !needs_norms(merge))
         return 0;
-    return order_size(series) + sizeof(struct norms) + task_donors(merge) * sizeof(float);
+    return order_size(series) + sizeof(struct norms) + task_donors(merge) * sizeof(real);
 }
 
 static const struct pass *next_pass(const struct merge *merge, const void *state, unsigned n_done)

@@ -9,7 +9,8 @@
  * Equals are in order of their index, NaN is the largest. density >= 1 keeps everything, <= 0 makes zeros
  * (random and outliers: zero times d). What is not kept is multiplied by 0, so NaN and infinities stay NaN.
  * rescale: the rest times r(L1 norm before / L1 norm after), both rounded, unless one is below 1e-7. In
- * float16 random and ranked do this in float32 and round once; so do the others where a norm passes 65504, of
+ * float16 and float64 random and ranked do this in float32, the delta rounded to it in float64, and round
+ * once; so do the others where a norm passes 65504, of
  * which mergekit makes NaN. */
 #ifndef TASK_PRUNE_H
 #define TASK_PRUNE_H
@@ -43,7 +44,7 @@ extern const struct method_stats prune_stats;
 unsigned prune_order_series(const struct merge *merge);
 bool prune_order_has_cuts(const struct merge *merge, unsigned donor);
 void prune_order_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                        unsigned donor, float *out);
+                        unsigned donor, real *out);
 void prune_order_choose(const struct merge *merge, unsigned donor, uint64_t nonzero,
                         struct cut cuts[ORDER_CUTS]);
 #define PRUNE_ORDER                                                                      \
@@ -58,6 +59,6 @@ enum { PRUNE_TEMPS = 5 }; /* tile->temp arrays that prune_delta uses, the first 
 
 /* d = a donor's delta, pruned and rescaled. */
 void prune_delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                 unsigned donor, float *d);
+                 unsigned donor, real *d);
 
 #endif

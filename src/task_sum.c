@@ -1,8 +1,8 @@
-/* Sums over donors in float32 from +0, in the order in which torch adds up k tensors of n elements on one
+/* Sums over donors in reals from +0, in the order in which torch adds up k tensors of n elements on one
  * thread (ATen's SumKernel, the same on every CPU; found by experiment for 1 to 130 tensors of 1 to 1000
  * elements):
- *   - the first n - n mod 32 elements in order of the models; of n below a vector's 8 elements (16 in 16-bit
- *     types) the first n - n mod 4;
+ *   - the first n - n mod 32 elements (in float64 n mod 16) in order of the models; of n below a vector's 8
+ *     elements (4; in 16-bit types 16) the first n - n mod 4;
  *   - the rest as four interleaved sums, models 0, 4, 8 ..., 1, 5, 9 ... and so on, each as far as all four
  *     have one; the models then left go to the first; the four are added in order;
  *   - in either, 16 models at a time form a partial sum that goes to a second level, 16 of those to a third;
@@ -12,7 +12,7 @@
 
 #include <string.h>
 
-enum { PARTIALS = 4, LEVEL = 16, LEVELS = TASK_SUM_TEMPS + 1, BLOCK = 32 };
+enum { PARTIALS = 4, LEVEL = 16, LEVELS = TASK_SUM_TEMPS + 1, BLOCK = PARTIALS * REAL_TORCH_LANES };
 
 unsigned task_donors(const struct merge *merge)
 {
@@ -38,18 +38,18 @@ struct task task_begin(const struct merge *merge, const struct kernels *kernels,
                          .n_donors = task_donors(merge)};
 }
 
-void task_delta(const struct task *task, unsigned donor, size_t at, size_t n, float *acc)
+void task_delta(const struct task *task, unsigned donor, size_t at, size_t n, real *acc)
 {
     task->kernels->add(acc, task->deltas[donor] + at, n);
 }
 
-void task_agreeing(const struct task *task, unsigned donor, size_t at, size_t n, float *acc)
+void task_agreeing(const struct task *task, unsigned donor, size_t at, size_t n, real *acc)
 {
     task->kernels->agree[task->round](acc, task->deltas[donor] + at, task->sum + at,
                                       task->w ? task->w[donor] : 1, n);
 }
 
-void task_agreeing_weight(const struct task *task, unsigned donor, size_t at, size_t n, float *acc)
+void task_agreeing_weight(const struct task *task, unsigned donor, size_t at, size_t n, real *acc)
 {
     task->kernels->agree_weight(acc, task->deltas[donor] + at, task->sum + at, task->w[donor], n);
 }
@@ -60,13 +60,13 @@ struct span {
     size_t at, n;
 };
 
-static void clear(float *x, size_t n)
+static void clear(real *x, size_t n)
 {
     memset(x, 0, n * sizeof(*x));
 }
 
 /* A level that is full moves up after `done` donors. */
-static void carry(const struct kernels *kernels, float *const acc[LEVELS], unsigned done, size_t n)
+static void carry(const struct kernels *kernels, real *const acc[LEVELS], unsigned done, size_t n)
 {
     for (unsigned level = 1; level < LEVELS; level++) {
         kernels->add(acc[level], acc[level - 1], n);
@@ -78,7 +78,7 @@ static void carry(const struct kernels *kernels, float *const acc[LEVELS], unsig
 }
 
 /* acc: arrays of span.n; the sum is left in the first, the others are touched from LEVEL donors on. */
-static void sum_span(const struct task *task, task_term *term, struct span span, float *const acc[LEVELS])
+static void sum_span(const struct task *task, task_term *term, struct span span, real *const acc[LEVELS])
 {
     unsigned levels = span.count < LEVEL ? 1 : LEVELS;
 
@@ -94,13 +94,13 @@ static void sum_span(const struct task *task, task_term *term, struct span span,
 }
 
 /* n: below BLOCK */
-static void sum_interleaved(const struct task *task, task_term *term, size_t at, size_t n, float *out)
+static void sum_interleaved(const struct task *task, task_term *term, size_t at, size_t n, real *out)
 {
-    float part[PARTIALS][BLOCK], high[LEVELS - 1][BLOCK];
+    real part[PARTIALS][BLOCK], high[LEVELS - 1][BLOCK];
     unsigned rows = task->n_donors / PARTIALS;
 
     for (unsigned i = 0; i < PARTIALS; i++) {
-        float *const acc[LEVELS] = {part[i], high[0], high[1], high[2]};
+        real *const acc[LEVELS] = {part[i], high[0], high[1], high[2]};
         sum_span(task, term, (struct span){i, PARTIALS, rows, at, n}, acc);
     }
     for (unsigned i = rows * PARTIALS; i < task->n_donors; i++)
@@ -110,9 +110,9 @@ static void sum_interleaved(const struct task *task, task_term *term, size_t at,
     memcpy(out, part[0], n * sizeof(*out));
 }
 
-static float sum_single(const struct task *task, task_term *term)
+static real sum_single(const struct task *task, task_term *term)
 {
-    float *terms = task->tile->scalars + task->n_donors;
+    real *terms = task->tile->scalars + task->n_donors;
 
     clear(terms, task->n_donors);
     for (unsigned i = 0; i < task->n_donors; i++)
@@ -123,15 +123,15 @@ static float sum_single(const struct task *task, task_term *term)
 /* Leading elements of a tensor that are summed in order of the models. */
 static uint64_t in_order(uint64_t n, enum round round)
 {
-    uint64_t vector = round == ROUND_F32 ? 8 : 16;
+    uint64_t vector = round == ROUND_NONE ? REAL_TORCH_LANES : 16;
 
     return n >= vector ? n / BLOCK * BLOCK : n / PARTIALS * PARTIALS;
 }
 
-void task_sum(const struct task *task, task_term *term, float *out)
+void task_sum(const struct task *task, task_term *term, real *out)
 {
     const struct tile *tile = task->tile;
-    float *const acc[LEVELS] = {out, tile->temp[0], tile->temp[1], tile->temp[2]};
+    real *const acc[LEVELS] = {out, tile->temp[0], tile->temp[1], tile->temp[2]};
     uint64_t limit = in_order(task->merge->n, task->round);
     size_t n = limit <= tile->first            ? 0
                : limit - tile->first < tile->n ? (size_t)(limit - tile->first)

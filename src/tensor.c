@@ -309,31 +309,14 @@ static int merge_values(struct candidate *c, struct merge *merge)
     return status;
 }
 
-static bool has_kernels(enum dtype dtype)
-{
-    return dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16;
-}
-
-static int check_work_type(struct candidate *c, enum dtype work)
-{
-    struct place at = c->builder->doc->dtype == DTYPE_NONE ? place_of(c) : c->builder->doc->dtype_at;
-
-    if (has_kernels(work))
-        return 0;
-    say(c->builder, SEVERITY_ERROR, at, "arithmetic in %s (`%s`) is not supported yet: set `dtype: float32`",
-        dtype_torch_name(work), c->name);
-    return -EINVAL;
-}
-
 /* One input, cast as a method that returns it would. */
-static int pass_recipe(struct candidate *c, enum dtype work, struct recipe *recipe)
+static void pass_recipe(struct candidate *c, enum dtype work, struct recipe *recipe)
 {
     enum dtype out = c->builder->doc->out_dtype;
 
     recipe->dtype = out == DTYPE_NONE ? work : out;
     recipe->merge.work = work;
     recipe->kind = recipe_pass_kind(c->views[0].dtype, work, recipe->dtype);
-    return recipe->kind == RECIPE_COPY ? 0 : check_work_type(c, work);
 }
 
 static int merge_recipe(struct candidate *c, enum dtype work, struct recipe *recipe)
@@ -344,10 +327,10 @@ static int merge_recipe(struct candidate *c, enum dtype work, struct recipe *rec
     struct err err;
     int status;
 
-    merge->method = method;
+    merge->method = method_in(method, work);
     merge->n_inputs = c->n;
     merge->work = work;
-    merge->result = method->result_f32 ? DTYPE_F32 : work;
+    merge->result = method->result_f32 ? dtype_promote(work, DTYPE_F32) : work;
     merge->base = method->base == BASE_IGNORED ? -1 : c->base;
     recipe->kind = RECIPE_MERGE;
     recipe->dtype = out == DTYPE_NONE ? merge->result : out;
@@ -355,13 +338,13 @@ static int merge_recipe(struct candidate *c, enum dtype work, struct recipe *rec
     status = merge_values(c, merge);
     if (status)
         return status;
-    if (method->check && method->check(merge, &err)) {
+    if (merge->method->check && merge->method->check(merge, &err)) {
         say(c->builder, SEVERITY_ERROR, place_of(c), "%s (`%s`)", err.text, c->name);
         return -EINVAL;
     }
-    if (method->is_copy && method->is_copy(merge))
-        return pass_recipe(c, work, recipe);
-    return check_work_type(c, work);
+    if (merge->method->is_copy && merge->method->is_copy(merge))
+        pass_recipe(c, work, recipe);
+    return 0;
 }
 
 static bool all_integer(const struct candidate *c)
@@ -440,7 +423,10 @@ static int decide(struct candidate *c, struct recipe *recipe)
         status = work_type(c, &work);
     if (status)
         return status;
-    return c->pass ? pass_recipe(c, work, recipe) : merge_recipe(c, work, recipe);
+    if (!c->pass)
+        return merge_recipe(c, work, recipe);
+    pass_recipe(c, work, recipe);
+    return 0;
 }
 
 /* The document's number of the model that input i is of, -1 where the document names none. */

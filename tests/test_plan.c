@@ -309,8 +309,6 @@ static void test_mistakes(void **state)
         "m.yml:4:19: not supported yet: a tokenizer");
     BAD("merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: a}]\nchat_template: chatml\n",
         "not supported yet: chat_template");
-    BAD("merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: a}]\ndtype: float64\n",
-        "m.yml:4:8: arithmetic in float64");
     BAD("name: s\nmerge_method: linear\nparameters: {weight: 1}\nmodels: [{model: ./gone}]\n---\n"
         "merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: s}, {model: ./nowhere}]\n",
         "./gone", "./nowhere");

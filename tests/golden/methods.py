@@ -17,12 +17,12 @@ from mergekit.merge_methods import merge_tensors
 from models import random
 from safetensors.torch import load_file, save_file
 
-BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
+BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 assert oracle.torch.get_num_threads() == 1
 SHAPES = {"vector": [77], "odd": [13, 31], "column": [40, 1], "square": [64, 64], "wide": [5, 300],
           "cube": [4, 9, 16], "empty": [0, 8], "one": [1]}  # fmt: skip
-FILES = {BF16: "bf16", F16: "f16", F32: "f32"}
-NAMES = {BF16: "bfloat16", F16: "float16", F32: "float32"}
+FILES = {BF16: "bf16", F16: "f16", F32: "f32", F64: "f64"}
+NAMES = {BF16: "bfloat16", F16: "float16", F32: "float32", F64: "float64"}
 DONORS = 5
 
 
@@ -49,6 +49,10 @@ TYPES = {
     "float32": Types(F32, (F32,) * 5, F32),
     "float32-bfloat16": Types(BF16, (BF16,) * 5, F32, BF16),
     "mixed": Types(BF16, (F16, BF16, F32, F16, BF16)),
+    "float64": Types(F64, (F64,) * 5, F64),
+    "float64-bfloat16": Types(F64, (BF16, F32, F16, F64, BF16), F64, BF16),
+    "mixed-float64-float32": Types(F32, (F64, BF16, F64, F16, F32), None, F32),
+    "bfloat16-float64": Types(F64, (F64, BF16, F64, F32, F64), BF16, F64),
 }
 
 

@@ -57,14 +57,16 @@ CASES = {
 }  # fmt: skip
 EXACT = {"linear", "passthrough", "task_arithmetic", "ties", "breadcrumbs", "breadcrumbs_ties", "ram", "ramplus_tl",
          "nearswap"}  # fmt: skip
-TYPE_NAMES = ["bfloat16", "float16", "float32", "float32-bfloat16", "mixed"]
+TYPE_NAMES = ["bfloat16", "float16", "float32", "float32-bfloat16", "mixed", "float64", "float64-bfloat16",
+              "mixed-float64-float32", "bfloat16-float64"]
 QUICK = {("ties", "bfloat16"), ("slerp", "float16"), ("model_stock", "float32"), ("karcher", "bfloat16")}
 # Share of elements that may differ from mergekit's; where it merges in float32 and writes it, only the error counts.
 SHARE = {"bfloat16": 1e-4, "float16": 1e-3, "float32-bfloat16": 1e-3}
 FREE = {"karcher"}  # mergekit rounds each step of an iteration to 16 bits
 FLIPS = {"arcee_fusion": 0.03}  # of a mask, in float32: logarithms of quotients near 1
-# The float32 steps of a merge that is not rounded to 16 bits at the end are more than one rounding.
-ROUNDINGS = {2: 1, 4: 3}
+# The float32 steps of a merge that is not rounded to 16 bits at the end are more than one rounding; in float64 sums
+# are as good as the order in which they are taken, here and in the truth.
+ROUNDINGS = {2: 1, 4: 3, 8: 1e-12 / 2.0**-52}
 MENDED = 8  # roundings, where mergekit gives NaN and meldfs does not
 
 
@@ -101,7 +103,7 @@ def differing(ours, theirs):
     """Elements whose bytes differ, NaN being NaN."""
     import torch
 
-    word = torch.int32 if ours.dtype == torch.float32 else torch.int16
+    word = {2: torch.int16, 4: torch.int32, 8: torch.int64}[ours.itemsize]
     return (ours.view(word) != theirs.view(word)) & ~(ours.isnan() & theirs.isnan())
 
 
@@ -126,13 +128,14 @@ def judge(tally: Tally, inputs, merge, key: str, ours, theirs) -> None:
         return
     expected, sure = truth.of(merge.method, merge.work(), *inputs.cast(merge, key), merge.parameters)
     errors = [abs(x.double().numpy() - expected)[sure] for x in (ours, theirs)]
-    rounding = truth.rounding(ours.dtype) * abs(expected[sure]).max(initial=0)
+    coarser = min(merge.work(), ours.dtype, key=lambda dtype: dtype.itemsize)
+    rounding = truth.rounding(coarser) * abs(expected[sure]).max(initial=0)
     if merge.method in FLIPS:
         far, allowed = (int((error > 4 * rounding).sum()) for error in errors)
         limit = allowed + 0.01 * wrong.numel()
     else:
         far, allowed = (float(error.max(initial=0)) for error in errors)
-        limit = MENDED * rounding if theirs.isnan().any() else allowed + ROUNDINGS[ours.element_size()] * rounding
+        limit = MENDED * rounding if theirs.isnan().any() else allowed + ROUNDINGS[coarser.itemsize] * rounding
     if not far <= limit:
         tally.blame(merge, key, f"is {far:.3g} from the truth, mergekit {allowed:.3g}, a rounding is {rounding:.3g}")
 

@@ -10,7 +10,7 @@ import numpy
 import torch
 
 TINY = 1e-300
-CLOSE = {2: 2.0**-6, 4: 2.0**-20}  # a choice within so much of its threshold is not sure; by bytes of the type
+CLOSE = {2: 2.0**-6, 4: 2.0**-20, 8: 2.0**-40}  # a choice within so much of its threshold is not sure; by bytes of the type
 
 
 def all_of(result: numpy.ndarray) -> tuple:
@@ -30,7 +30,7 @@ def top(size: numpy.ndarray, count: int) -> numpy.ndarray:
 
 def pruned(round, delta, density, gamma=None):
     """Mask of ties (gamma None) and of breadcrumbs; None: nothing is pruned."""
-    size, n = numpy.abs(round(delta)), delta.size
+    size, n = numpy.abs(round(delta)).astype(numpy.float32), delta.size  # mergekit sorts float32
     if density >= 1:
         return None
     if gamma is None:
@@ -214,4 +214,4 @@ def of(method: str, work: torch.dtype, base, donors, parameters: dict) -> tuple:
         return torch.from_numpy(numpy.asarray(x, numpy.float64)).to(work).double().numpy()
 
     with numpy.errstate(all="ignore"):
-        return globals()[method](round, 2 if work.itemsize == 2 else 4, base, donors, **parameters)
+        return globals()[method](round, work.itemsize, base, donors, **parameters)

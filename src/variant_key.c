@@ -190,17 +190,10 @@ static int say_ambiguous(const struct matches *matches)
 /* "`weight`, `density`": what the method reads. */
 static void list_params(const struct method *method, char *text, size_t size)
 {
-    bool any = false;
-
     text[0] = '\0';
-    for (unsigned p = 0; p < method->n_params; p++) {
-        if (method->params[p].unused)
-            continue;
-        append(text, size, "%s`%s`", any ? ", " : "", method->params[p].name);
-        any = true;
-    }
-    if (!any)
-        append(text, size, "no parameter");
+    for (unsigned p = 0; p < method->n_params; p++)
+        if (!method->params[p].unused)
+            append(text, size, "%s`%s`", *text ? ", " : "", method->params[p].name);
 }
 
 /* The key closest to one that is misspelt. */
@@ -249,41 +242,40 @@ static int say_unknown(const struct variant_reader *reader, const char *key)
         guess_keys(reader, &guess, end);
         least = *guess.best ? guess.similar.least : 0;
     }
-    list_params(reader->method, params, sizeof(params));
     if (*guess.best)
         return err_set(reader->err, -ENOENT, "there is no such key: did you mean `%s`?", guess.best);
+    if (reader->method->n_params == 0)
+        return err_set(reader->err, -ENOENT,
+                       "there is no such key: %s reads no parameter, and has no variants",
+                       reader->method->name);
+    list_params(reader->method, params, sizeof(params));
     return err_set(reader->err, -ENOENT,
                    "there is no such key: %s reads %s, for one model as MODEL.PARAMETER, for some tensors "
                    "with .FILTER behind",
                    reader->method->name, params);
 }
 
-static int say_rejected(const struct matches *matches, const char *key)
+/* Why the one way to read the key that there is does not count. */
+static int say_rejected(const struct matches *matches)
 {
     const struct variant_reader *reader = matches->reader;
     const char *name = reader->method->params[matches->rejected.param].name;
     const char *filter = matches->rejected.filter;
     char params[256];
 
-    switch (matches->objection) {
-    case NO_TENSOR:
-        return *filter ? err_set(reader->err, -ENOENT, "no tensor has `%s` in its name", filter)
-                       : err_set(reader->err, -ENOENT, "the filter behind `%s.` is empty", name);
-    case OF_BASE:
-        return err_set(reader->err, -ENOENT, "`%s` of the base model changes nothing: only donors have one",
-                       name);
-    case OF_MODEL:
-        return err_set(reader->err, -ENOENT, "`%s` is one value for all models: write `%s%s%s`", name, name,
-                       filter ? "." : "", filter ? filter : "");
-    case NO_EFFECT:
+    if (matches->objection == NO_EFFECT) {
         list_params(reader->method, params, sizeof(params));
         return err_set(reader->err, -ENOENT, "`%s` changes nothing in %s, which reads %s", name,
                        reader->method->name, params);
-    case UNKNOWN:
-    case FITS:
-        break;
     }
-    return say_unknown(reader, key);
+    if (matches->objection == OF_MODEL)
+        return err_set(reader->err, -ENOENT, "`%s` is one value for all models: write `%s%s%s`", name, name,
+                       filter ? "." : "", filter ? filter : "");
+    if (matches->objection == OF_BASE)
+        return err_set(reader->err, -ENOENT, "`%s` of the base model changes nothing: only donors have one",
+                       name);
+    return *filter ? err_set(reader->err, -ENOENT, "no tensor has `%s` in its name", filter)
+                   : err_set(reader->err, -ENOENT, "the filter behind `%s.` is empty", name);
 }
 
 int key_read(const struct variant_reader *reader, const char *key, struct meaning *meaning)
@@ -292,7 +284,7 @@ int key_read(const struct variant_reader *reader, const char *key, struct meanin
 
     match_key(&matches, key);
     if (matches.n == 0)
-        return say_rejected(&matches, key);
+        return matches.objection == UNKNOWN ? say_unknown(reader, key) : say_rejected(&matches);
     if (matches.n > 1)
         return say_ambiguous(&matches);
     *meaning = matches.list[0];

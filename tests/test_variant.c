@@ -241,6 +241,17 @@ static void test_integers(void **state)
           ((const struct pair[]){{"tol=1e-6", "tol=1e-6"}}));
 }
 
+static void test_no_parameters(void **state)
+{
+    static const struct pair cases[] = {
+        {"weight=1",
+         "`weight=1`: there is no such key: arcee_fusion reads no parameter, and has no variants"},
+    };
+
+    (void)state;
+    CHECK("merge_method: arcee_fusion\nbase_model: a\nmodels: [{model: b}]\n", cases);
+}
+
 /* Where a slice has another base, the document's is a donor. */
 static void test_bases(void **state)
 {
@@ -336,9 +347,11 @@ static void test_memory(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_keys),      cmocka_unit_test(test_values),     cmocka_unit_test(test_reasons),
-        cmocka_unit_test(test_ambiguous), cmocka_unit_test(test_integers),   cmocka_unit_test(test_bases),
-        cmocka_unit_test(test_fields),    cmocka_unit_test(test_long_names), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_keys),       cmocka_unit_test(test_values),
+        cmocka_unit_test(test_reasons),    cmocka_unit_test(test_ambiguous),
+        cmocka_unit_test(test_integers),   cmocka_unit_test(test_no_parameters),
+        cmocka_unit_test(test_bases),      cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_long_names), cmocka_unit_test(test_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

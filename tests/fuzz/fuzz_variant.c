@@ -17,6 +17,7 @@ static const char *const files[] = {
     "models: [{model: a/weight}, {model: a/1}, {model: a/0}, {model: /}, {model: a/mlp}]\n"
     "meldfs: {names: {x.weight: a/1, x: a/0, weight.weight: /}}\n",
     "{merge_method: karcher, models: [{model: a}, {model: b}]}\n",
+    "{merge_method: arcee_fusion, base_model: a, models: [{model: b}]}\n",
 };
 
 static bool has_filter(void *arg, const char *filter)

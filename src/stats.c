@@ -777,9 +777,10 @@ bool stats_get(struct stats *stats, const struct recipe *recipe, struct keeper *
 {
     unsigned input = 0;
 
-    if (!recipe->slot)
-        return await_inputs(stats, recipe, &input, owner, waiter);
-    return is_ready(recipe) || join_run(stats, recipe, owner, waiter);
+    if (recipe->slot && !is_ready(recipe) && !join_run(stats, recipe, owner, waiter))
+        return false;
+    /* Who found the recipe's own numbers may not have asked for those of this one's stages. */
+    return await_inputs(stats, recipe, &input, owner, waiter);
 }
 
 size_t stats_held(const struct stats *stats)

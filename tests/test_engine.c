@@ -503,6 +503,34 @@ static void test_variants_share_statistics(void **state)
     close_ties(&ties);
 }
 
+/* A reading anew finds the numbers of the result, and needs those of its stage all the same. */
+static void test_stages_share_statistics(void **state)
+{
+    struct ties ties = open_ties(NULL), anew = ties;
+    struct meld_options options = {.config = scratch_path("stages.yml")};
+    struct report report = {0};
+    uint64_t size;
+    char *first, *second;
+    char text[sizeof(TIES) + 200];
+
+    (void)state;
+    snprintf(text, sizeof(text), "name: stage\n%s---\n%s", TIES,
+             "merge_method: slerp\nbase_model: stage\ndtype: bfloat16\nmodels: [{model: b}]\nparameters: {t: "
+             "0.5}\n");
+    put_text("stages.yml", text);
+    meld_close(ties.meld);
+    assert_int_equal(meld_open(ties.engine, &options, &ties.meld, &report), 0);
+    assert_int_equal(meld_open(ties.engine, &options, &anew.meld, &report), 0);
+    first = read_variant(&ties, "", &size);
+    second = read_variant(&anew, "", &size);
+    assert_memory_equal(first, second, size);
+    free(first);
+    free(second);
+    meld_close(anew.meld);
+    close_ties(&ties);
+    report_fini(&report);
+}
+
 /* Statistics that were found once are found again by the next engine, in its own process or not. */
 static void test_statistics_last(void **state)
 {
@@ -551,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_random_reads),
         cmocka_unit_test(test_variant),
         cmocka_unit_test(test_variants_share_statistics),
+        cmocka_unit_test(test_stages_share_statistics),
         cmocka_unit_test(test_statistics_last),
         cmocka_unit_test(test_closed_while_read),
         cmocka_unit_test(test_a_flood_with_few_slots),

@@ -1,14 +1,21 @@
-/* Rates of the numeric primitives, each instruction set beside the baseline: a loop that a compiler stopped
- * vectorising shows as a ratio near 1 (or a baseline far below its neighbours). Then whole merges through
- * recipe_compute, from inputs in memory. Rates are of output, one core, data in the second-level cache. */
+/* Rates of the numeric primitives, one JSON object a line: each instruction set this CPU has, and the build
+ * that is not vectorised, beside memcpy of the same traffic.
+ *
+ *     bench_kernel l2|memory
+ *
+ * gb_s counts what is read and what is written, out_gb_s only the latter; one core. In tiles, as merges are
+ * computed; l2: over and over the same few, memory: through buffers that no cache holds. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "compute.h"
+#include "kernel.h"
 
-enum { N = 2048, MERGE_N = 32 * 1024, MAX_DONORS = 8, REPEATS = 5 };
+extern const struct kernels kernels_scalar;
+
+enum { TILE = 2048, L2_N = 8 * TILE, MEMORY_N = 4096 * TILE, REPEATS = 5, SETS_MAX = 8, N_PACKED = 4 };
+#define L2_PASSES 100
 
 static double now(void)
 {
@@ -18,226 +25,253 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* n elements of up to 8 bytes in packed, each array on lines of its own. */
 struct buffers {
-    float a[N], b[N], acc[N];
-    unsigned char packed[4][N * 8];
+    size_t n;
+    float *a, *b, *acc;
+    uint32_t *key;
+    unsigned char *packed[N_PACKED];
 };
 
-typedef void step_fn(const struct kernels *k, struct buffers *m);
+/* The same, from element `at` on. */
+struct tile {
+    float *a, *b, *acc;
+    uint32_t *key;
+    unsigned char *p16[N_PACKED], *p64[N_PACKED];
+};
 
-#define STEP(name, call)                                         \
-    static void name(const struct kernels *k, struct buffers *m) \
-    {                                                            \
-        call;                                                    \
+typedef void step_fn(const struct kernels *k, const struct tile *m);
+
+#define STEP(name, call)                                            \
+    static void name(const struct kernels *k, const struct tile *m) \
+    {                                                               \
+        call;                                                       \
     }
-STEP(load_bf16, k->load[DTYPE_BF16](m->packed[0], m->acc, N))
-STEP(load_f16, k->load[DTYPE_F16](m->packed[0], m->acc, N))
-STEP(load_f64, k->load[DTYPE_F64](m->packed[0], m->acc, N))
-STEP(store_bf16, k->store[DTYPE_BF16](m->a, m->packed[3], N))
-STEP(store_f16, k->store[DTYPE_F16](m->a, m->packed[3], N))
-STEP(store_f64, k->store[DTYPE_F64](m->a, m->packed[3], N))
-STEP(pack_bf16, k->pack[DTYPE_BF16](m->a, m->packed[3], N))
-STEP(cast_bf16, k->cast[ROUND_BF16](m->acc, N))
-STEP(cast_f16, k->cast[ROUND_F16](m->acc, N))
-STEP(settle_bf16, k->settle[ROUND_BF16](m->acc, N))
-STEP(add, k->add(m->acc, m->a, N))
-STEP(fma_step, k->fma(m->acc, m->a, 0.3f, N))
-STEP(task_add_f32, k->task_add[ROUND_NONE](m->acc, m->a, m->b, 0.3f, N))
-STEP(task_add_bf16, k->task_add[ROUND_BF16](m->acc, m->a, m->b, 0.3f, N))
-STEP(task_add_f16, k->task_add[ROUND_F16](m->acc, m->a, m->b, 0.3f, N))
-STEP(divide_f32, k->divide[ROUND_NONE](m->acc, 1.0f, N))
-STEP(divide_bf16, k->divide[ROUND_BF16](m->acc, 1.0f, N))
-STEP(scale_bf16, k->scale[ROUND_BF16](m->acc, 1.0f, N))
-STEP(scale_f16, k->scale[ROUND_F16](m->acc, 1.0f, N))
-STEP(apply_bf16, k->apply[ROUND_BF16](m->a, m->b, m->acc, N))
-STEP(apply_f16, k->apply[ROUND_F16](m->a, m->b, m->acc, N))
-STEP(nearswap_f32, k->nearswap[ROUND_NONE](m->a, m->b, 1e-4f, m->acc, N))
-STEP(nearswap_bf16, k->nearswap[ROUND_BF16](m->a, m->b, 1e-4f, m->acc, N))
-STEP(nearswap_f16, k->nearswap[ROUND_F16](m->a, m->b, 1e-4f, m->acc, N))
-STEP(task_bf16_2, k->task_bf16[2](m->packed[0], (const void *[]){m->packed[1], m->packed[2]},
-                                  (const float[]){1.0f, 0.5f}, m->packed[3], N))
+STEP(load_bf16, k->load[DTYPE_BF16](m->p16[0], m->acc, TILE))
+STEP(load_f16, k->load[DTYPE_F16](m->p16[0], m->acc, TILE))
+STEP(load_f64, k->load[DTYPE_F64](m->p64[0], m->acc, TILE))
+STEP(store_bf16, k->store[DTYPE_BF16](m->a, m->p16[3], TILE))
+STEP(store_f16, k->store[DTYPE_F16](m->a, m->p16[3], TILE))
+STEP(store_f64, k->store[DTYPE_F64](m->a, m->p64[3], TILE))
+STEP(pack_bf16, k->pack[DTYPE_BF16](m->a, m->p16[3], TILE))
+STEP(cast_bf16, k->cast[ROUND_BF16](m->acc, TILE))
+STEP(cast_f16, k->cast[ROUND_F16](m->acc, TILE))
+STEP(settle_bf16, k->settle[ROUND_BF16](m->acc, TILE))
+STEP(add, k->add(m->acc, m->a, TILE))
+STEP(fma_step, k->fma(m->acc, m->a, 0.3f, TILE))
+STEP(task_add_f32, k->task_add[ROUND_NONE](m->acc, m->a, m->b, 0.3f, TILE))
+STEP(task_add_bf16, k->task_add[ROUND_BF16](m->acc, m->a, m->b, 0.3f, TILE))
+STEP(task_add_f16, k->task_add[ROUND_F16](m->acc, m->a, m->b, 0.3f, TILE))
+STEP(divide_f32, k->divide[ROUND_NONE](m->acc, 1.0f, TILE))
+STEP(divide_bf16, k->divide[ROUND_BF16](m->acc, 1.0f, TILE))
+STEP(scale_bf16, k->scale[ROUND_BF16](m->acc, 1.0f, TILE))
+STEP(scale_f16, k->scale[ROUND_F16](m->acc, 1.0f, TILE))
+STEP(apply_bf16, k->apply[ROUND_BF16](m->a, m->b, m->acc, TILE))
+STEP(apply_f16, k->apply[ROUND_F16](m->a, m->b, m->acc, TILE))
+STEP(delta_bf16, k->delta[ROUND_BF16](m->a, m->b, m->acc, TILE))
+STEP(order_key_bf16, k->order_key[ROUND_BF16](m->a, m->key, TILE))
+STEP(order_key_f32, k->order_key[ROUND_NONE](m->a, m->key, TILE))
+STEP(select_step, k->select(m->acc, m->a, 0x3b000000, 0x40000000, TILE))
+STEP(random_step, k->random(m->key, 1, 2, 0, TILE))
+STEP(keep_random, k->keep_random(m->acc, m->key, 1 << 23, TILE))
+STEP(agree_bf16, k->agree[ROUND_BF16](m->acc, m->a, m->b, 0.3f, TILE))
+STEP(consensus_bf16, k->consensus[ROUND_BF16][2](m->a, (const float *[]){m->a, m->b},
+                                                 (const float[]){1.0f, 0.5f}, true, 1.0f, m->acc, TILE))
+STEP(nearswap_f32, k->nearswap[ROUND_NONE](m->a, m->b, 1e-4f, m->acc, TILE))
+STEP(nearswap_bf16, k->nearswap[ROUND_BF16](m->a, m->b, 1e-4f, m->acc, TILE))
+STEP(nearswap_f16, k->nearswap[ROUND_F16](m->a, m->b, 1e-4f, m->acc, TILE))
+STEP(blend_bf16, k->blend[ROUND_BF16](m->a, 0.4f, m->b, 0.6f, m->acc, TILE))
+STEP(task_bf16_2, k->task_bf16[2](m->p16[0], (const void *[]){m->p16[1], m->p16[2]},
+                                  (const float[]){1.0f, 0.5f}, m->p16[3], TILE))
 
-static const struct {
+/* Sums are written where the compiler must believe that they are read. */
+#define SUM(name, call)                                             \
+    static void name(const struct kernels *k, const struct tile *m) \
+    {                                                               \
+        volatile double sum = call;                                 \
+        (void)sum;                                                  \
+    }
+SUM(sum_abs, k->sum_abs(m->a, TILE))
+SUM(squares, k->squares(m->a, TILE))
+SUM(dot, k->dot(m->a, m->b, TILE))
+SUM(dot_rounded_bf16, k->dot_rounded[ROUND_BF16](m->a, m->b, TILE))
+
+static const struct step {
     const char *name;
     step_fn *run;
+    unsigned in, out; /* bytes an element */
 } steps[] = {
-    {"load bf16", load_bf16},
-    {"load f16", load_f16},
-    {"load f64", load_f64},
-    {"store bf16", store_bf16},
-    {"store f16", store_f16},
-    {"store f64", store_f64},
-    {"pack bf16", pack_bf16},
-    {"cast bf16", cast_bf16},
-    {"cast f16", cast_f16},
-    {"settle bf16", settle_bf16},
-    {"add", add},
-    {"fma", fma_step},
-    {"task_add f32", task_add_f32},
-    {"task_add bf16", task_add_bf16},
-    {"task_add f16", task_add_f16},
-    {"divide f32", divide_f32},
-    {"divide bf16", divide_bf16},
-    {"scale bf16", scale_bf16},
-    {"scale f16", scale_f16},
-    {"apply bf16", apply_bf16},
-    {"apply f16", apply_f16},
-    {"nearswap f32", nearswap_f32},
-    {"nearswap bf16", nearswap_bf16},
-    {"nearswap f16", nearswap_f16},
-    {"task_bf16[2]", task_bf16_2},
+    {"load bf16", load_bf16, 2, 4},
+    {"load f16", load_f16, 2, 4},
+    {"load f64", load_f64, 8, 4},
+    {"store bf16", store_bf16, 4, 2},
+    {"store f16", store_f16, 4, 2},
+    {"store f64", store_f64, 4, 8},
+    {"pack bf16", pack_bf16, 4, 2},
+    {"cast bf16", cast_bf16, 4, 4},
+    {"cast f16", cast_f16, 4, 4},
+    {"settle bf16", settle_bf16, 4, 4},
+    {"add", add, 8, 4},
+    {"fma", fma_step, 8, 4},
+    {"task_add f32", task_add_f32, 12, 4},
+    {"task_add bf16", task_add_bf16, 12, 4},
+    {"task_add f16", task_add_f16, 12, 4},
+    {"divide f32", divide_f32, 4, 4},
+    {"divide bf16", divide_bf16, 4, 4},
+    {"scale bf16", scale_bf16, 4, 4},
+    {"scale f16", scale_f16, 4, 4},
+    {"apply bf16", apply_bf16, 8, 4},
+    {"apply f16", apply_f16, 8, 4},
+    {"delta bf16", delta_bf16, 8, 4},
+    {"order_key bf16", order_key_bf16, 4, 4},
+    {"order_key f32", order_key_f32, 4, 4},
+    {"select", select_step, 8, 4},
+    {"random", random_step, 0, 4},
+    {"keep_random", keep_random, 8, 4},
+    {"agree bf16", agree_bf16, 12, 4},
+    {"consensus bf16[2]", consensus_bf16, 8, 4},
+    {"nearswap f32", nearswap_f32, 8, 4},
+    {"nearswap bf16", nearswap_bf16, 8, 4},
+    {"nearswap f16", nearswap_f16, 8, 4},
+    {"blend bf16", blend_bf16, 8, 4},
+    {"sum_abs", sum_abs, 4, 0},
+    {"squares", squares, 4, 0},
+    {"dot", dot, 8, 0},
+    {"dot_rounded bf16", dot_rounded_bf16, 8, 0},
+    {"task_bf16[2]", task_bf16_2, 6, 2},
 };
+
+static void *array(size_t n, size_t size)
+{
+    void *at = aligned_alloc(4096, n * size);
+
+    if (!at)
+        exit(1);
+    return at;
+}
+
+/* A cheap generator: there is much to fill. */
+static uint32_t draw(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
 
 static void fill(struct buffers *m)
 {
-    for (int i = 0; i < N; i++) {
-        m->a[i] = (float)(rand() % 1000 - 500) / 512;
-        m->b[i] = (float)(rand() % 1000 - 500) / 512;
+    uint32_t state = 1;
+
+    for (size_t i = 0; i < m->n; i++) {
+        m->a[i] = (float)((int)(draw(&state) % 1000) - 500) / 512;
+        m->b[i] = (float)((int)(draw(&state) % 1000) - 500) / 512;
         m->acc[i] = 0;
+        m->key[i] = draw(&state);
     }
-    for (int i = 0; i < 3; i++)
-        for (int j = 0; j < N * 8; j++)
-            m->packed[i][j] = (unsigned char)(j % 2 ? 0x3b + rand() % 4 : rand() % 256);
+    for (size_t p = 0; p < N_PACKED; p++)
+        for (size_t i = 0; i < m->n * 8; i++)
+            m->packed[p][i] = (unsigned char)(i % 2 ? 0x3b + draw(&state) % 4 : draw(&state));
 }
 
-/* Elements a second: the best of REPEATS runs of about 2 ms. */
-static double step_rate(step_fn *run, const struct kernels *kernels, struct buffers *m)
+static struct buffers buffers_new(size_t n)
 {
+    struct buffers m = {n, array(n, 4), array(n, 4), array(n, 4), array(n, 4), {NULL}};
+
+    for (size_t p = 0; p < N_PACKED; p++)
+        m.packed[p] = array(n, 8);
+    fill(&m);
+    return m;
+}
+
+static void buffers_free(struct buffers *m)
+{
+    free(m->a);
+    free(m->b);
+    free(m->acc);
+    free(m->key);
+    for (size_t p = 0; p < N_PACKED; p++)
+        free(m->packed[p]);
+}
+
+static struct tile tile_at(const struct buffers *m, size_t at)
+{
+    struct tile tile = {m->a + at, m->b + at, m->acc + at, m->key + at, {NULL}, {NULL}};
+
+    for (size_t p = 0; p < N_PACKED; p++) {
+        tile.p16[p] = m->packed[p] + at * 2;
+        tile.p64[p] = m->packed[p] + at * 8;
+    }
+    return tile;
+}
+
+/* Elements a second: the best of REPEATS runs. */
+static double step_rate(const struct step *step, const struct kernels *kernels, const struct buffers *m)
+{
+    int passes = m->n == L2_N ? L2_PASSES : 1;
     double best = 0;
-    int loops = 1000;
 
     for (int i = 0; i < REPEATS; i++) {
-        double start = now();
-        for (int j = 0; j < loops; j++)
-            run(kernels, m);
-        double rate = (double)loops * N / (now() - start);
+        double start = now(), rate;
+        for (int pass = 0; pass < passes; pass++)
+            for (size_t at = 0; at < m->n; at += TILE) {
+                const struct tile tile = tile_at(m, at);
+                step->run(kernels, &tile);
+            }
+        rate = (double)passes * (double)m->n / (now() - start);
         best = rate > best ? rate : best;
     }
     return best;
 }
 
-static void bench_steps(const struct kernels *const *sets, size_t n_sets, struct buffers *m)
+/* Bytes read and written a second by memcpy that moves as much as the step does. */
+static double copy_rate(const struct step *step, const struct buffers *m)
 {
-    printf("%-16s %12s", "Gelements/s", sets[n_sets - 1]->isa);
-    for (size_t s = n_sets - 1; s-- > 0;)
-        printf(" %10s (ratio)", sets[s]->isa);
-    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
-        fill(m);
-        double base = step_rate(steps[i].run, sets[n_sets - 1], m);
-        printf("\n%-16s %12.2f", steps[i].name, base * 1e-9);
-        for (size_t s = n_sets - 1; s-- > 0;) {
-            double rate = step_rate(steps[i].run, sets[s], m);
-            printf(" %10.2f (%5.2f)", rate * 1e-9, rate / base);
-        }
-    }
-    printf("\n\n");
-}
+    size_t bytes = TILE * (step->in + step->out) / 2, tiles = m->n / TILE;
+    int passes = m->n == L2_N ? L2_PASSES : 1;
+    double best = 0;
 
-struct memory_feed {
-    struct feed feed;
-    unsigned char *data;
-};
-
-static int memory_read(const struct feed *feed, uint64_t first, size_t n, void *out, struct scratch *scratch,
-                       struct err *err)
-{
-    size_t size = dtype_bits(feed->dtype) / 8;
-
-    (void)scratch, (void)err;
-    memcpy(out, ((const struct memory_feed *)feed)->data + first * size, n * size);
-    return 0;
-}
-
-struct merge_bench {
-    const struct method *method;
-    enum dtype dtype;
-    unsigned n_inputs;
-};
-
-static void set_values(struct merge *merge, double *shared, double *per_input)
-{
-    const struct method *method = merge->method;
-
-    for (unsigned p = 0; p < method->n_params; p++) {
-        double value = method->params[p].value, given = method->params[p].required ? 0.6 : value;
-        shared[p] = given;
-        for (unsigned i = 0; i < merge->n_inputs; i++)
-            per_input[i * method->n_params + p] = given;
-    }
-    merge->shared = shared;
-    merge->per_input = per_input;
-}
-
-static void bench_merge(struct merge_bench bench, const struct kernels *kernels)
-{
-    static unsigned char data[MAX_DONORS + 1][MERGE_N * 4], out[MERGE_N * 4];
-    struct memory_feed feeds[MAX_DONORS + 1];
-    const struct feed *inputs[MAX_DONORS + 1];
-    double shared[16], per_input[16 * (MAX_DONORS + 1)], best = 0;
-    size_t size = dtype_bits(bench.dtype) / 8;
-    struct recipe recipe = {RECIPE_MERGE, bench.dtype, .n_inputs = bench.n_inputs, .inputs = inputs};
-    struct scratch *scratch = scratch_new(kernels);
-
-    if (!scratch)
-        exit(1);
-    recipe.merge = (struct merge){.method = bench.method,
-                                  .work = bench.dtype,
-                                  .result = bench.dtype,
-                                  .n_inputs = bench.n_inputs,
-                                  .n = MERGE_N,
-                                  .ndim = 1,
-                                  .name = "bench"};
-    set_values(&recipe.merge, shared, per_input);
-    for (unsigned i = 0; i < bench.n_inputs; i++) {
-        for (size_t j = 0; j < MERGE_N * size; j++)
-            data[i][j] = (unsigned char)(j % size == size - 1 ? 0x3b : rand() % 256);
-        feeds[i] = (struct memory_feed){{bench.dtype, MERGE_N, memory_read}, data[i]};
-        inputs[i] = &feeds[i].feed;
-    }
     for (int i = 0; i < REPEATS; i++) {
-        double start = now();
-        for (int j = 0; j < 100; j++)
-            if (recipe_compute(&recipe, 0, MERGE_N, out, scratch, NULL) != 0)
-                exit(1);
-        double rate = 100.0 * MERGE_N * (double)size / (now() - start);
+        double start = now(), rate;
+        for (int pass = 0; pass < passes; pass++)
+            for (size_t t = 0; t < tiles; t++)
+                memcpy(m->packed[3] + t * bytes, m->packed[0] + t * bytes, bytes);
+        rate = 2.0 * (double)bytes * (double)tiles * passes / (now() - start);
         best = rate > best ? rate : best;
     }
-    printf(" %10.2f", best * 1e-9);
-    scratch_free(scratch);
+    return best;
 }
 
-static void bench_merges(const struct kernels *const *sets, size_t n_sets)
+static void bench_step(const struct step *step, const struct kernels *const *sets, size_t n_sets,
+                       struct buffers *m)
 {
-    static const enum dtype dtypes[] = {DTYPE_BF16, DTYPE_F16, DTYPE_F32};
-    const struct merge_bench benches[] = {
-        {&method_task_arithmetic, 0, 2}, {&method_task_arithmetic, 0, 3}, {&method_task_arithmetic, 0, 5},
-        {&method_task_arithmetic, 0, 9}, {&method_linear, 0, 3},          {&method_nearswap, 0, 2},
-    };
+    double copy = copy_rate(step, m);
 
-    printf("%-32s", "GB/s of output");
-    for (size_t s = n_sets; s-- > 0;)
-        printf(" %10s", sets[s]->isa);
-    for (size_t i = 0; i < sizeof(benches) / sizeof(benches[0]); i++)
-        for (size_t d = 0; d < sizeof(dtypes) / sizeof(dtypes[0]); d++) {
-            struct merge_bench bench = benches[i];
-            bench.dtype = dtypes[d];
-            printf("\n%-16s %u inputs %-6s", bench.method->name, bench.n_inputs, dtype_name(bench.dtype));
-            for (size_t s = n_sets; s-- > 0;)
-                bench_merge(bench, sets[s]);
-        }
-    printf("\n");
+    for (size_t s = 0; s < n_sets; s++) {
+        double rate = step_rate(step, sets[s], m);
+        printf("{\"name\": \"%s\", \"isa\": \"%s\", \"gb_s\": %.3f, \"out_gb_s\": %.3f, \"memcpy_gb_s\": "
+               "%.3f}\n",
+               step->name, sets[s] == &kernels_scalar ? "scalar" : sets[s]->isa,
+               rate * (step->in + step->out) * 1e-9, rate * step->out * 1e-9, copy * 1e-9);
+    }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    const struct kernels *sets[SETS_MAX];
+    const struct kernels *const *available;
+    struct buffers m;
     size_t n;
-    const struct kernels *const *sets = kernels_available(&n);
-    struct buffers *m = malloc(sizeof(*m));
 
-    if (!m)
-        return 1;
-    bench_steps(sets, n, m);
-    bench_merges(sets, n);
-    free(m);
+    if (argc != 2 || (strcmp(argv[1], "l2") != 0 && strcmp(argv[1], "memory") != 0)) {
+        fprintf(stderr, "usage: bench_kernel l2|memory\n");
+        return 2;
+    }
+    available = kernels_available(&n);
+    for (size_t i = 0; i < n && i + 1 < SETS_MAX; i++)
+        sets[i] = available[i];
+    sets[n] = &kernels_scalar;
+    m = buffers_new(strcmp(argv[1], "l2") == 0 ? L2_N : MEMORY_N);
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+        bench_step(&steps[i], sets, n + 1, &m);
+    buffers_free(&m);
     return 0;
 }

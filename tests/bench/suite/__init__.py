@@ -1,0 +1,1 @@
+"""The benchmark of meldfs: tests/bench/run.sh runs it."""

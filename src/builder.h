@@ -40,6 +40,7 @@ struct restack {
 
 /* Room for the inputs of the tensor in hand. */
 struct gathered {
+    size_t hint; /* where its name may be among a model's: models are alike, and names come in order */
     unsigned room;
     struct input_tensor *views;
     unsigned *index;

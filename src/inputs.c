@@ -136,12 +136,25 @@ static int take_from_disk(struct arena *arena, const struct model *model, const 
     return 1;
 }
 
-int input_find(struct arena *arena, const struct input_model *input, const char *name,
-               struct input_tensor *tensor)
+/* Index of the name, n_names if there is none; *hint is where it may be, and then where it is. */
+static size_t locate(const struct input_model *input, const char *name, size_t *hint)
 {
-    size_t i = input_lower_bound(input, name);
+    size_t i = *hint;
 
+    if (i >= input->n_names || strcmp(input->names[i], name) != 0)
+        i = input_lower_bound(input, name);
     if (i == input->n_names || strcmp(input->names[i], name) != 0)
+        return input->n_names;
+    *hint = i;
+    return i;
+}
+
+static int find(struct arena *arena, const struct input_model *input, const char *name, size_t *hint,
+                struct input_tensor *tensor)
+{
+    size_t i = locate(input, name, hint);
+
+    if (i == input->n_names)
         return 0;
     if (input->met)
         return met_find(arena, input->of, &input->met[i], tensor);
@@ -150,10 +163,18 @@ int input_find(struct arena *arena, const struct input_model *input, const char 
     return take_from_stage(arena, &input->stage->tensors[input->places[i]], tensor);
 }
 
-int input_find_tied(struct arena *arena, const struct input_model *input, const char *name,
+int input_find(struct arena *arena, const struct input_model *input, const char *name,
+               struct input_tensor *tensor)
+{
+    size_t hint = 0;
+
+    return find(arena, input, name, &hint, tensor);
+}
+
+int input_find_tied(struct arena *arena, const struct input_model *input, const char *name, size_t *hint,
                     struct input_tensor *tensor)
 {
-    int found = input_find(arena, input, name, tensor);
+    int found = find(arena, input, name, hint, tensor);
 
     if (found == 0 && is_head(name) && input->embedding)
         found = input_find(arena, input, input->embedding, tensor);

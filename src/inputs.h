@@ -61,8 +61,9 @@ bool is_head(const char *name);
 /* Is its first dimension the vocabulary: a head (with its bias) or an input embedding? */
 bool has_vocabulary(const char *name);
 
-/* With a head it lacks read from its embedding. Otherwise as input_find. */
-int input_find_tied(struct arena *arena, const struct input_model *input, const char *name,
+/* With a head it lacks read from its embedding. Otherwise as input_find. *hint: the index among names where
+ * it is looked for first, and where it was found. */
+int input_find_tied(struct arena *arena, const struct input_model *input, const char *name, size_t *hint,
                     struct input_tensor *tensor);
 
 #endif

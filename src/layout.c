@@ -8,6 +8,7 @@
 #include "card.h"
 #include "json.h"
 #include "jsontree.h"
+#include "sort.h"
 
 enum { DATA_ALIGN = 4096 };
 
@@ -138,7 +139,7 @@ static int place_tensors(struct layout *layout, const struct plan *plan, uint64_
         order[i] = &plan->tensors[i];
         total += order[i]->st.len;
     }
-    qsort(order, plan->n_tensors, sizeof(*order), by_placement);
+    sort_list(order, plan->n_tensors, sizeof(*order), by_placement);
     for (size_t i = 0; i < plan->n_tensors; n_shards++)
         i += shard_length(order, i, plan->n_tensors, shard_bytes);
     for (size_t i = 0, n; i < plan->n_tensors && status == 0; i += n) {

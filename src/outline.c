@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "builder.h"
+#include "sort.h"
 
 /* A growing list of tensor names. */
 struct names {
@@ -29,8 +30,7 @@ static void sort_unique(struct names *names)
 {
     size_t kept = 0;
 
-    if (names->n)
-        qsort(names->list, names->n, sizeof(*names->list), by_name);
+    sort_list(names->list, names->n, sizeof(*names->list), by_name);
     for (size_t i = 0; i < names->n; i++) {
         if (kept == 0 || strcmp(names->list[kept - 1], names->list[i]) != 0)
             names->list[kept++] = names->list[i];
@@ -249,6 +249,12 @@ static bool wanted(const struct builder *b, const struct slice_inputs *slice, co
     return belongs(b, slice->module, name) && (!is_leftover(name) || input_has(b->donor, name));
 }
 
+/* Models mostly have the same names. */
+static bool same_place(const struct input_model *model, size_t i, const char *name)
+{
+    return i < model->n_names && strcmp(model->names[i], name) == 0;
+}
+
 /* Names of a slice's models that `wanted` lets pass; layers too, or without. */
 static int collect(struct builder *b, const struct slice_inputs *slice, bool with_layers, struct names *names)
 {
@@ -258,6 +264,8 @@ static int collect(struct builder *b, const struct slice_inputs *slice, bool wit
             const struct stack *stack;
             uint64_t layer;
             const char *rest, *name = model->names[i];
+            if (with_layers && m > 0 && same_place(slice->models[0], i, name))
+                continue;
             if (!with_layers && layers_split(&model->layers, name, &stack, &layer, &rest))
                 continue;
             if (wanted(b, slice, name) && add_name(b, names, name))

@@ -10,6 +10,7 @@
 #include "meet.h"
 #include "models.h"
 #include "resolve.h"
+#include "sort.h"
 
 /* Of stages: reads of models for an element, and nesting. */
 #define COST_MAX 1000.0
@@ -524,7 +525,7 @@ static int plan_slices_of(struct builder *b, struct slice_inputs *const *slices,
     if (plan->n_tensors == 0)
         say(b, SEVERITY_ERROR, b->doc->method_at, "the result has no tensors");
     else
-        qsort(plan->tensors, plan->n_tensors, sizeof(*plan->tensors), by_tensor_name);
+        sort_list(plan->tensors, plan->n_tensors, sizeof(*plan->tensors), by_tensor_name);
     return finish_config(b) ? 0 : say_memory(b);
 }
 

@@ -87,7 +87,8 @@ static int gather(struct candidate *c, const char *const *names)
         return -ENOMEM;
     for (unsigned i = 0; i < c->slice->n; i++) {
         const char *name = names[i] ? names[i] : c->name;
-        int found = input_find_tied(&b->plan->arena, c->slice->models[i], name, &c->views[c->n]);
+        int found =
+            input_find_tied(&b->plan->arena, c->slice->models[i], name, &b->gathered.hint, &c->views[c->n]);
         if (found < 0)
             return found;
         if (found == 0)
@@ -99,6 +100,7 @@ static int gather(struct candidate *c, const char *const *names)
         c->asked[c->n] = name;
         c->index[c->n++] = i;
     }
+    b->gathered.hint++;
     return 0;
 }
 

@@ -111,9 +111,11 @@ static char *render_index(const struct layout *layout, uint64_t total)
     for (size_t i = 0; i < layout->n_files; i++) {
         const struct vfile *file = &layout->files[i];
         for (size_t k = 0; file->kind == VFILE_SHARD && k < file->n_tensors; k++) {
-            fprintf(out, "%s    ", n++ ? ",\n" : "");
+            fputs(n++ ? ",\n    " : "    ", out);
             json_write_string(out, file->tensors[k]->st.name, strlen(file->tensors[k]->st.name));
-            fprintf(out, ": \"%s\"", file->path);
+            fputs(": \"", out);
+            fputs(file->path, out);
+            putc('"', out);
         }
     }
     fprintf(out, "\n  }\n}\n");

@@ -321,14 +321,41 @@ int st_compare(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
+enum {
+    NUMBER_MAX = 20,
+    ENTRY_MAX = 64 + (ST_DIMS + 2) * (NUMBER_MAX + 1)
+}; /* what follows a name, in bytes */
+
+static char *put_number(char *at, uint64_t value)
+{
+    char digits[NUMBER_MAX];
+    size_t n = 0;
+
+    do
+        digits[n++] = (char)('0' + value % 10);
+    while (value /= 10);
+    while (n)
+        *at++ = digits[--n];
+    return at;
+}
+
+/* Not by fprintf: a model of many experts has tens of thousands of them, each with half a dozen numbers. */
 static void write_tensor(FILE *out, const struct st_tensor *tensor)
 {
-    fputc(',', out);
+    char text[ENTRY_MAX], *at = text;
+
+    putc_unlocked(',', out);
     json_write_string(out, tensor->name, strlen(tensor->name));
-    fprintf(out, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name(tensor->dtype));
-    for (unsigned i = 0; i < tensor->ndim; i++)
-        fprintf(out, "%s%" PRIu64, i ? "," : "", tensor->shape[i]);
-    fprintf(out, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", tensor->begin, tensor->begin + tensor->len);
+    at = stpcpy(stpcpy(stpcpy(at, ":{\"dtype\":\""), dtype_name(tensor->dtype)), "\",\"shape\":[");
+    for (unsigned i = 0; i < tensor->ndim; i++) {
+        if (i)
+            *at++ = ',';
+        at = put_number(at, tensor->shape[i]);
+    }
+    at = put_number(stpcpy(at, "],\"data_offsets\":["), tensor->begin);
+    *at++ = ',';
+    at = stpcpy(put_number(at, tensor->begin + tensor->len), "]}");
+    fwrite(text, 1, (size_t)(at - text), out);
 }
 
 static void write_header(FILE *out, const struct st_tensor *tensors, size_t n, uint64_t align)

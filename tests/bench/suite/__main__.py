@@ -15,9 +15,10 @@ from .measure import Result, skipped
 
 MODULES = (export, load, read, first, memory, stats, kernels)
 ROWS = {group: rows for module in MODULES for group, rows in module.ROWS.items()}
+LEFT_OUT = export.LEFT_OUT | memory.LEFT_OUT  # row: modes in which it must be asked for by name
 
 
-def choose(words: list[str]) -> list[tuple[str, str]]:
+def choose(words: list[str], mode: str) -> list[tuple[str, str]]:
     """`export ties sce read` is two rows of export and all of read."""
     chosen: dict[str, list[str]] = {}
     group = None
@@ -31,11 +32,8 @@ def choose(words: list[str]) -> list[tuple[str, str]]:
             known = ", ".join(ROWS[group]) if group else ", ".join(ROWS)
             raise SystemExit(f"bench: there is no {'row' if group else 'group'} `{word}`: {known}")
     chosen = chosen or dict.fromkeys(ROWS, [])
-    return [(group, row) for group, rows in chosen.items() for row in rows or ROWS[group]]
-
-
-def leave_out(mode: str, group: str, row: str, named: bool) -> bool:
-    return mode == "quick" and not named and row not in memory.QUICK.get(group, [row])
+    return [(group, row) for group, rows in chosen.items() for row in rows or ROWS[group]
+            if rows or mode not in LEFT_OUT.get((group, row), ())]  # fmt: skip
 
 
 def line(row: str, ours: str, beside: str, ratio: str, target: str, verdict: str, note: str) -> None:
@@ -78,7 +76,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
-    rows = choose(args.rows)
+    rows = choose(args.rows, args.mode)
     store, build = pathlib.Path(os.environ["BENCH_STORE"]), pathlib.Path(os.environ["BENCH_BUILD"])
     store.mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -90,8 +88,6 @@ def main() -> int:
     with context.folders(store, args.mode) as (scratch, disk):
         bench = context.Bench(args.mode, store, scratch, disk, build, sys.executable)
         for group, row in rows:
-            if leave_out(args.mode, group, row, named=bool(args.rows)):
-                continue
             for result in run_row(bench, group, row):
                 tell(result)
                 results.append(result)

@@ -7,9 +7,10 @@ import time
 
 from . import recipes
 from .context import Bench
-from .measure import Result, Used, alternate, child, middle, skipped
+from .measure import Result, Used, alternate, child, middle
 
 ALWAYS = ("task_arithmetic", "ties")  # that mergekit does in a run that is not --full: it takes minutes for each
+# Beside those that have targets; measured with --full, or by name.
 SECONDARY = ("breadcrumbs_ties", "della_linear", "ram", "ramplus_tl", "nuslerp", "nearswap", "arcee_fusion")
 RSS_TARGET = 30
 DISK_TARGET = 0.8
@@ -113,13 +114,9 @@ def threads(bench: Bench) -> list[Result]:
 
 
 def method_row(method: str):
-    def row(bench: Bench) -> list[Result]:
-        if method in SECONDARY and bench.mode != "full":
-            return [skipped(f"export {method}", "with --full")]
-        return beside_mergekit(bench, method)
-
-    return row
+    return lambda bench: beside_mergekit(bench, method)
 
 
 ROWS = {"export": {method: method_row(method) for method in recipes.BODIES} | {"disk": to_disk, "resume": resumed},
         "threads": {"export": threads}}  # fmt: skip
+LEFT_OUT = {("export", method): ("quick", "default") for method in SECONDARY}

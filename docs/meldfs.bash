@@ -31,7 +31,7 @@ _meldfs()
     local IFS=$' \t\n'
 
     if ((COMP_CWORD == 1)); then
-        _meldfs_words 'mount umount check explain export status help version --help --version'
+        _meldfs_words 'mount umount check explain export status top help version --help --version'
         return
     fi
     case $command:$previous in
@@ -42,8 +42,9 @@ _meldfs()
     mount:-*) _meldfs_words '-f -d -o' ;;
     export:-*) _meldfs_words '-o' ;;
     check:-*) _meldfs_words '--strict --deep' ;;
-    help:*) _meldfs_words 'mount umount check explain export status version' ;;
-    umount:* | status:*) _meldfs_mounts ;;
+    status:-*) _meldfs_words '--json' ;;
+    help:*) _meldfs_words 'mount umount check explain export status top version' ;;
+    umount:* | status:* | top:*) _meldfs_mounts ;;
     mount:* | check:* | explain:* | export:*)
         compopt -o filenames
         mapfile -t COMPREPLY < <(

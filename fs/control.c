@@ -14,7 +14,7 @@
 
 #include "cli.h"
 
-#define ANSWER_MAX 8192
+#define ANSWER_MAX (256 << 10)
 #define PATIENCE 2.0 /* seconds */
 
 static bool is_private(int folder)

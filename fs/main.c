@@ -16,11 +16,12 @@
 #include "options.h"
 #include "progress.h"
 #include "status.h"
+#include "top.h"
 #include "unmount.h"
 
 struct command;
 
-enum { OPT_FIRST = 256, OPT_STRICT = OPT_FIRST, OPT_DEEP, OPT_HELP };
+enum { OPT_FIRST = 256, OPT_STRICT = OPT_FIRST, OPT_DEEP, OPT_JSON, OPT_HELP };
 
 /* What a command line came to. */
 struct call {
@@ -28,6 +29,7 @@ struct call {
     struct mount_request request; /* config and mountpoint are the first two arguments, whatever they mean */
     int n_args;
     bool deep; /* check reads the tensors */
+    bool json; /* status is for programs */
 };
 
 struct command {
@@ -44,6 +46,7 @@ static int run_check(struct call *call);
 static int run_explain(struct call *call);
 static int run_export(struct call *call);
 static int run_status(struct call *call);
+static int run_top(struct call *call);
 static int run_help(struct call *call);
 static int run_version(struct call *call);
 
@@ -74,7 +77,10 @@ static const struct command commands[] = {
      HELP_OPTIONS
      "The folder is made if it is not there, and must hold none of the model's files. They appear when\n"
      "all of them are complete; after an error or Ctrl-C nothing is left.\n"},
-    {"status", "[MOUNTPOINT]", 0, 1, "", run_status, "memory, cache and throughput of running mounts", ""},
+    {"status", "[MOUNTPOINT] [--json]", 0, 1, "", run_status,
+     "memory, cache and throughput of running mounts", "  --json  for programs\n"},
+    {"top", "[MOUNTPOINT]", 0, 1, "", run_top, "the same live, in the terminal",
+     "Rates are those of the last second. q or Ctrl-C ends it.\n"},
     {"help", "[COMMAND]", 0, 1, "", run_help, "tell how a command is used", ""},
     {"version", "", 0, 0, "", run_version, "print the version", ""},
 };
@@ -213,7 +219,12 @@ static int run_export(struct call *call)
 
 static int run_status(struct call *call)
 {
-    return status_run(call->request.config);
+    return status_run(call->request.config, call->json);
+}
+
+static int run_top(struct call *call)
+{
+    return top_run(call->request.config);
 }
 
 static void print_commands(FILE *out)
@@ -307,6 +318,11 @@ static int take_option(int letter, char **argv, struct call *call)
         if (strcmp(command->name, "check") == 0)
             return 0;
         break;
+    case OPT_JSON:
+        call->json = true;
+        if (strcmp(command->name, "status") == 0)
+            return 0;
+        break;
     case OPT_HELP:
         call->n_args = 1;
         call->request.config = command->name;
@@ -323,6 +339,7 @@ static int take_options(int argc, char **argv, struct call *call)
     static const struct option long_options[] = {
         {"strict", no_argument, NULL, OPT_STRICT},
         {"deep", no_argument, NULL, OPT_DEEP},
+        {"json", no_argument, NULL, OPT_JSON},
         {"help", no_argument, NULL, OPT_HELP},
         {NULL, 0, NULL, 0},
     };

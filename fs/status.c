@@ -4,44 +4,56 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "answer.h"
 #include "cli.h"
 #include "control.h"
+#include "jsontree.h"
 #include "mountinfo.h"
 
-static uint64_t number(const char *text, const char *key)
-{
-    char value[32];
-
-    control_value(text, key, value, sizeof(value));
-    return strtoull(value, NULL, 10);
-}
+#define AGAIN 0.25 /* seconds */
 
 static struct cli_text bytes(const char *text, const char *key)
 {
-    return cli_bytes(number(text, key));
+    return cli_bytes(answer_number(text, key));
 }
 
 static struct cli_text memory(const char *text, const char *key)
 {
-    return cli_memory(number(text, key));
+    return cli_memory(answer_number(text, key));
 }
 
 static void print_cache(const char *text)
 {
-    uint64_t hits = number(text, "hits"), misses = number(text, "misses"), joined = number(text, "joined");
-    uint64_t all = hits + misses + joined;
+    uint64_t hits = answer_number(text, "hits"), misses = answer_number(text, "misses"),
+             joined = answer_number(text, "joined");
+    double ratio = answer_hit_ratio(hits, misses, joined);
 
     printf("  cache       %s of %s\n", memory(text, "cache_used_bytes").text,
            memory(text, "cache_bytes").text);
     printf("  pieces      %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " joined a miss", hits, misses,
            joined);
-    if (all)
-        printf(" (%.0f %% found)", 100 * (double)hits / (double)all);
-    printf(", %" PRIu64 " evicted\n", number(text, "evicted"));
+    if (ratio >= 0)
+        printf(" (%.0f %% found)", 100 * ratio);
+    printf(", %" PRIu64 " evicted\n", answer_number(text, "evicted"));
 }
 
-static void print_answer(const char *mountpoint, const char *text, pid_t pid)
+/* before: what the daemon said AGAIN seconds ago, or NULL. */
+static void print_statistics(const char *text, const char *before)
+{
+    double left = before ? answer_statistics_left(before, text, AGAIN) : -1;
+
+    printf("  statistics  of %" PRIu64 " tensors, %" PRIu64 " under way", answer_number(text, "stats_done"),
+           answer_number(text, "stats_running"));
+    if (answer_has(text, "stats_todo"))
+        printf(", %" PRIu64 " to do", answer_number(text, "stats_todo"));
+    if (left >= 0)
+        printf(" (%s left)", cli_seconds(left).text);
+    printf(", %s kept\n", memory(text, "stats_kept_bytes").text);
+}
+
+static void print_answer(const char *mountpoint, const char *text, const char *before, pid_t pid)
 {
     char recipe[2048], uptime[32];
 
@@ -49,71 +61,124 @@ static void print_answer(const char *mountpoint, const char *text, pid_t pid)
     control_value(text, "uptime_seconds", uptime, sizeof(uptime));
     printf("%s\n", cli_shown(mountpoint).text);
     printf("  recipe      %s\n", cli_shown(recipe).text);
-    printf("  model       %" PRIu64 " tensors of %" PRIu64 " models, %s\n", number(text, "tensors"),
-           number(text, "models"), bytes(text, "files_bytes").text);
-    printf("  daemon      pid %ld, up %s\n", (long)(pid > 0 ? pid : (pid_t)number(text, "pid")),
+    printf("  model       %" PRIu64 " tensors of %" PRIu64 " models, %s\n", answer_number(text, "tensors"),
+           answer_number(text, "models"), bytes(text, "files_bytes").text);
+    printf("  daemon      pid %ld, up %s\n", (long)(pid > 0 ? pid : (pid_t)answer_number(text, "pid")),
            cli_seconds(strtod(uptime, NULL)).text);
     printf("  memory      %s, at most %s so far\n", memory(text, "memory_bytes").text,
            memory(text, "memory_peak_bytes").text);
     print_cache(text);
-    if (number(text, "stats_done") || number(text, "stats_running"))
-        printf("  statistics  of %" PRIu64 " tensors, %" PRIu64 " under way, %s kept\n",
-               number(text, "stats_done"), number(text, "stats_running"),
-               memory(text, "stats_kept_bytes").text);
+    if (answer_number(text, "stats_done") || answer_number(text, "stats_running"))
+        print_statistics(text, before);
     printf("  served      %s in %" PRIu64 " requests, %" PRIu64 " failed\n", bytes(text, "served_bytes").text,
-           number(text, "requests"), number(text, "failed"));
+           answer_number(text, "requests"), answer_number(text, "failed"));
     printf("  computed    %s from %s read\n", bytes(text, "computed_bytes").text,
            bytes(text, "read_bytes").text);
+}
+
+/* What one mount says; where statistics are under way, what it said a little earlier, too. */
+static int ask(const struct mount_entry *mount, char **text, char **before, pid_t *pid, struct err *err)
+{
+    int ret = control_ask(mount, text, pid, err);
+
+    *before = NULL;
+    if (ret < 0 || answer_number(*text, "stats_running") == 0)
+        return ret;
+    nanosleep(&(struct timespec){.tv_nsec = (long)(AGAIN * 1e9)}, NULL);
+    *before = *text;
+    return control_ask(mount, text, pid, err);
 }
 
 static int print_mount(const struct mount_entry *mount)
 {
     struct err err;
     pid_t pid = 0;
-    char *text;
-    int ret = control_ask(mount, &text, &pid, &err);
+    char *text, *before;
+    int ret = ask(mount, &text, &before, &pid, &err);
 
     if (ret == 0)
-        print_answer(mount->mountpoint, text, pid);
+        print_answer(mount->mountpoint, text, before, pid);
     else
         printf("%s\n  recipe      %s\n  daemon      %s\n", cli_shown(mount->mountpoint).text,
                cli_shown(mount->source).text, cli_shown(err.text).text);
     free(text);
+    free(before);
     return ret < 0;
 }
 
-static int print_all(const struct mount_list *list)
-{
-    int status = 0;
-
-    if (list->n == 0)
-        printf("nothing is mounted\n");
-    for (size_t i = 0; i < list->n; i++)
-        status |= print_mount(&list->entries[i]);
-    return status;
-}
-
-static int print_one(const struct mount_list *list, const char *path)
+/* The mounts that are asked for: all, or the one at `path`, none with a message if there is none. */
+static int select_mounts(const struct mount_list *list, const char *path, const struct mount_entry **first,
+                         size_t *n)
 {
     struct err err;
-    const struct mount_entry *mount = mountinfo_lookup(list, path, &err);
 
-    if (mount)
-        return print_mount(mount);
+    *first = path ? mountinfo_lookup(list, path, &err) : list->entries;
+    *n = !path ? list->n : *first ? 1 : 0;
+    if (!path || *first)
+        return 0;
     cli_say("%s", err.text);
     return 1;
 }
 
-int status_run(const char *mountpoint)
+static int print_text(const struct mount_entry *mounts, size_t n)
+{
+    int status = 0;
+
+    for (size_t i = 0; i < n; i++)
+        status |= print_mount(&mounts[i]);
+    return status;
+}
+
+static int add_mount(const struct mount_entry *mount, cJSON *list)
+{
+    struct err err = {""};
+    pid_t pid = 0;
+    char *text, *before;
+    int ret = ask(mount, &text, &before, &pid, &err);
+    cJSON *object = answer_json(mount, text, before, AGAIN, err.text);
+
+    free(text);
+    free(before);
+    if (object && cJSON_AddItemToArray(list, object))
+        return ret < 0;
+    cJSON_Delete(object);
+    cli_say("%s: out of memory", mount->mountpoint);
+    return 1;
+}
+
+static int print_json(const struct mount_entry *mounts, size_t n)
+{
+    cJSON *root = cJSON_CreateObject(), *list = root ? cJSON_AddArrayToObject(root, "mounts") : NULL;
+    char *text = NULL;
+    int status = list ? 0 : 1;
+
+    for (size_t i = 0; list && i < n; i++)
+        status |= add_mount(&mounts[i], list);
+    text = list ? jsontree_print(root) : NULL;
+    fputs(text ? text : "{\"mounts\": []}\n", stdout);
+    free(text);
+    cJSON_Delete(root);
+    return text ? status : 1;
+}
+
+int status_run(const char *mountpoint, bool json)
 {
     struct mount_list list = {0};
+    const struct mount_entry *first = NULL;
     struct err err;
+    size_t n = 0;
     int status = 1;
 
     if (mountinfo_read(&list, &err) < 0)
         cli_say("%s", err.text);
     else
-        status = mountpoint ? print_one(&list, mountpoint) : print_all(&list);
+        status = select_mounts(&list, mountpoint, &first, &n);
+    if (json)
+        status |= print_json(first, n);
+    else if (status == 0 && n == 0)
+        printf("nothing is mounted\n");
+    else
+        status |= print_text(first, n);
     mountinfo_free(&list);
     return status;
 }

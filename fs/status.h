@@ -2,7 +2,10 @@
 #ifndef STATUS_H
 #define STATUS_H
 
-/* mountpoint NULL: every mount. Exit status: 1 if one does not answer or the path is no meldfs mount. */
-int status_run(const char *mountpoint);
+#include <stdbool.h>
+
+/* mountpoint NULL: every mount. json: for programs, {"mounts": [...]} whatever happens. Exit status: 1 if one
+ * does not answer or the path is no meldfs mount. */
+int status_run(const char *mountpoint, bool json);
 
 #endif

@@ -208,9 +208,7 @@ static bool token_append(struct json *json, const char *text, size_t len)
     return true;
 }
 
-/* Length of the well-formed UTF-8 sequence at text (RFC 3629: shortest form, no surrogate, at most U+10FFFF);
- * 0 if there is none. */
-static size_t utf8_len(const char *text, size_t len)
+size_t json_utf8_len(const char *text, size_t len)
 {
     const unsigned char *s = (const unsigned char *)text;
     unsigned char low = 0x80, high = 0xbf; /* bounds of the second byte */
@@ -334,7 +332,7 @@ static size_t plain_end(const struct json *json, size_t pos)
         size_t n = 1;
         if (c == '"' || c == '\\' || c < 0x20)
             break;
-        if (c >= 0x80 && (n = utf8_len(json->text + pos, json->len - pos)) == 0)
+        if (c >= 0x80 && (n = json_utf8_len(json->text + pos, json->len - pos)) == 0)
             break;
         pos += n;
     }
@@ -592,7 +590,7 @@ const char *json_shown(const char *text, size_t len, char out[JSON_SHOWN])
 
     for (size_t i = 0; i < len; i += step) {
         unsigned char c = (unsigned char)text[i];
-        step = utf8_len(text + i, len - i);
+        step = json_utf8_len(text + i, len - i);
         if (n + (step ? step : 1) > JSON_SHOWN - 4)
             return memcpy(out + n, "...", 4), out;
         if (step == 0 || c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)text[i + 1] < 0xa0)) {

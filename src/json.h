@@ -66,6 +66,10 @@ int json_check(const char *text, size_t len, struct err *err);
  * it is cut with "..." to fit. Returns out. */
 const char *json_shown(const char *text, size_t len, char out[JSON_SHOWN]);
 
+/* Length of the well-formed UTF-8 sequence at text (RFC 3629: shortest form, no surrogate, at most U+10FFFF);
+ * 0 if there is none. */
+size_t json_utf8_len(const char *text, size_t len);
+
 /* Append `text` (UTF-8) as a JSON string with its quotes to a FILE made by open_memstream. */
 void json_write_string(FILE *out, const char *text, size_t len);
 

@@ -9,6 +9,8 @@
 #include <time.h>
 #include <xxhash.h>
 
+#include "cli.h"
+
 #define N_SEEN 64
 #define REPEAT_SECONDS 600
 #define FLOOD_SECONDS 10
@@ -51,16 +53,21 @@ void log_free(struct log *log)
 {
     if (!log)
         return;
+    if (log->to_syslog) {
+        fuse_set_log_func(NULL);
+        closelog();
+    }
     pthread_mutex_destroy(&log->lock);
     free(log);
 }
 
+/* A message is a line, whatever is in the paths and names that it tells of. */
 static void log_text(struct log *log, int priority, const char *text)
 {
     if (log->to_syslog)
-        syslog(priority, "%s", text);
+        syslog(priority, "%s", cli_shown(text).text);
     else
-        fprintf(stderr, "meldfs: %s\n", text);
+        fprintf(stderr, "meldfs: %s\n", cli_shown(text).text);
 }
 
 void log_line(struct log *log, int priority, const char *fmt, ...)

@@ -4,12 +4,14 @@ import contextlib
 import fcntl
 import json
 import os
+import pathlib
 import pty
 import re
 import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 
@@ -212,3 +214,23 @@ def test_top_wants_a_terminal_and_a_mount(tmp_path):
         meld.until(lambda: terminal.read() is not None and terminal.process.poll() is not None, "top to end")
         assert terminal.process.returncode == 1 and ENTER not in terminal.read()
         assert b"meldfs: " in terminal.output
+
+
+# ---- log
+
+
+def test_a_detached_daemon_speaks_to_syslog(small, tmp_path):
+    private = ["unshare", "--mount", "--propagation", "private"]
+    if subprocess.run([*private, "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no mount namespace can be made here (root may)")
+    (tmp_path / "mnt").mkdir()
+    source = tmp_path / "models/beta/model.safetensors"
+    script = pathlib.Path(__file__).with_name("syslog.py")
+    done = subprocess.run([*private, sys.executable, script, meld.BINARY, small, tmp_path / "mnt", source],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    spoken = done.stdout.splitlines()
+    assert spoken[0] == "Input/output error", spoken
+    priority = re.match(r"<(\d+)>.*meldfs\[\d+\]: .*beta/model.safetensors", spoken[1])
+    assert priority and int(priority[1]) == (3 << 3 | 3), "facility daemon, severity error: " + spoken[1]
+    assert (tmp_path / "mnt.stderr").read_text() == ""

@@ -92,6 +92,16 @@ void meld_submit(struct meld *meld, size_t index, uint64_t off, size_t len, meld
     serve_submit(meld->engine->serve, &meld->served, index, off, len, done, arg);
 }
 
+bool meld_expect(struct meld *meld, size_t index, uint64_t off, size_t len)
+{
+    return serve_expect(meld->engine->serve, &meld->served, index, off, len);
+}
+
+void meld_prefetch(struct meld *meld, size_t index, uint64_t off, size_t len, meld_done *done, void *arg)
+{
+    serve_prefetch(meld->engine->serve, &meld->served, index, off, len, done, arg);
+}
+
 /* One wait for one submit. */
 struct wait {
     pthread_mutex_t lock;

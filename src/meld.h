@@ -119,7 +119,16 @@ typedef void meld_done(void *arg, int status, const struct iovec *iov, int n_iov
 #define MELD_READ_MAX ((size_t)16 << 20)
 void meld_submit(struct meld *meld, size_t index, uint64_t off, size_t len, meld_done *done, void *arg);
 
-/* The same, waiting. Bytes read (short only at the end of the file), or -errno. Any len. Not from a worker.
+/* Somebody is expected to read these bytes, which the file has: their sources are announced to the kernel,
+ * and statistics that they need are begun. True: none is missing. Never blocks. */
+bool meld_expect(struct meld *meld, size_t index, uint64_t off, size_t len);
+/* The same, and they are computed and kept; off is a multiple of MELD_PIECE, len at most that. done: gets no
+ * bytes; -EAGAIN where statistics are missing. What is copied from a source is not kept. */
+#define MELD_PIECE ((size_t)1 << 20)
+void meld_prefetch(struct meld *meld, size_t index, uint64_t off, size_t len, meld_done *done, void *arg);
+
+/* The same as meld_submit, waiting. Bytes read (short only at the end of the file), or -errno. Any len. Not
+ * from a worker.
  */
 ssize_t meld_read(struct meld *meld, size_t index, uint64_t off, void *buf, size_t len, struct err *err);
 

@@ -1,6 +1,7 @@
 #include "serve.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -546,6 +547,87 @@ void serve_submit(struct serve *serve, struct served *model, size_t index, uint6
     } else {
         queue_gather(request);
     }
+}
+
+/* ---- before anybody asks */
+
+static void announce_source(const struct source *source, uint64_t off, uint64_t len)
+{
+    posix_fadvise(source->fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
+}
+
+/* Bytes [off, off + len) of a tensor will be computed. What a view or a stage reads is left to it. */
+static void announce_tensor(const struct recipe *recipe, uint64_t off, uint64_t len)
+{
+    uint64_t size = dtype_bits(recipe->dtype) / 8, first = off / size, n = len / size + 1;
+
+    for (unsigned i = 0; i < recipe->n_inputs; i++) {
+        const struct file_feed *file = feed_file(recipe->inputs[i]);
+        uint64_t bits = dtype_bits(recipe->inputs[i]->dtype);
+
+        if (file)
+            announce_source(file->source, file->off + first * bits / 8, n * bits / 8);
+    }
+}
+
+static bool expect_tensor(const struct range *range, size_t tensor)
+{
+    const struct vfile *file = file_of(range);
+    uint64_t begin = file->begin[tensor], end = begin + file->tensors[tensor]->st.len;
+    uint64_t from = range->off > begin ? range->off : begin, to = range->off + range->len;
+
+    announce_tensor(recipe_of(range, tensor), from - begin, (to < end ? to : end) - from);
+    return stats_get(range->serve->stats, recipe_of(range, tensor), owner_of(range), NULL);
+}
+
+bool serve_expect(struct serve *serve, struct served *model, size_t index, uint64_t off, size_t len)
+{
+    struct range range = {.serve = serve, .model = model, .index = index, .off = off, .len = len};
+    bool ready = true;
+
+    if (find_tensors(&range) != 0)
+        return false;
+    if (file_of(&range)->kind == VFILE_SOURCE)
+        announce_source(file_of(&range)->source, off, len);
+    for (size_t i = range.first; i < range.end; i++)
+        ready &= expect_tensor(&range, i);
+    end_range(&range);
+    return ready;
+}
+
+static void ahead_ready(struct cache_waiter *waiter, int status, const char *data, const struct err *err)
+{
+    struct request *request = (struct request *)waiter;
+    struct keeper *owner = request->range.model->owner;
+
+    if (status == 0)
+        cache_unpin(request->range.serve->cache, data);
+    request->done(request->arg, status, NULL, 0, err);
+    free(request);
+    keeper_drop(owner);
+}
+
+void serve_prefetch(struct serve *serve, struct served *model, size_t index, uint64_t off, size_t len,
+                    meld_done *done, void *arg)
+{
+    const struct vfile *file = served_file(model, index);
+    bool ready = serve_expect(serve, model, index, off, len);
+    struct request *request = NULL;
+
+    if (ready && file->kind == VFILE_SHARD && !is_copy(model, file, off, len))
+        request = calloc(1, sizeof(*request));
+    if (!request) {
+        done(arg, ready ? 0 : -EAGAIN, NULL, 0, NULL);
+        return;
+    }
+    keeper_hold(model->owner);
+    request->range = (struct range){.serve = serve, .model = model, .index = index, .off = off, .len = len};
+    request->done = done;
+    request->arg = arg;
+    request->waiter =
+        (struct cache_waiter){.ready = ahead_ready, .key = key_of(&request->range, off / PIECE)};
+    share_memory(serve);
+    cache_get(serve->cache, &request->waiter);
 }
 
 int serve_new(size_t cache_bytes, unsigned n_threads, struct stat_store *store, struct serve **out,

@@ -46,6 +46,11 @@ void serve_free(struct serve *serve);
 void serve_submit(struct serve *serve, struct served *model, size_t index, uint64_t off, size_t len,
                   meld_done *done, void *arg);
 
+/* As meld_expect and meld_prefetch. model: held as long as it takes. */
+bool serve_expect(struct serve *serve, struct served *model, size_t index, uint64_t off, size_t len);
+void serve_prefetch(struct serve *serve, struct served *model, size_t index, uint64_t off, size_t len,
+                    meld_done *done, void *arg);
+
 struct stats *serve_stats(struct serve *serve);
 
 /* Fills in the counters of cache, requests and statistics. */

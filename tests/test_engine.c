@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 /* Three models of some MiB, so that reads cross pieces, tensors and copied tensors. */
@@ -572,6 +573,100 @@ static void test_closed_while_read(void **state)
     assert_int_equal(flood.left, 0);
 }
 
+/* Asked for one after the other, as somebody does who waits for statistics. */
+struct ahead {
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    int status; /* 1: not yet */
+};
+
+static void ahead_done(void *arg, int status, const struct iovec *iov, int n_iov, const struct err *err)
+{
+    struct ahead *ahead = arg;
+
+    (void)iov, (void)err;
+    assert_int_equal(n_iov, 0);
+    pthread_mutex_lock(&ahead->lock);
+    ahead->status = status;
+    pthread_cond_signal(&ahead->done);
+    pthread_mutex_unlock(&ahead->lock);
+}
+
+static int prefetch(struct meld *meld, size_t index, uint64_t off, size_t len)
+{
+    struct ahead ahead = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 1};
+
+    meld_prefetch(meld, index, off, len, ahead_done, &ahead);
+    pthread_mutex_lock(&ahead.lock);
+    while (ahead.status == 1)
+        pthread_cond_wait(&ahead.done, &ahead.lock);
+    pthread_mutex_unlock(&ahead.lock);
+    return ahead.status;
+}
+
+/* How often statistics were missing for a piece. */
+static unsigned prefetch_all(struct meld *meld, size_t index)
+{
+    uint64_t size = meld_file(meld, index)->size;
+    unsigned missed = 0;
+    int status;
+
+    for (uint64_t off = 0; off < size; off += MELD_PIECE) {
+        size_t len = size - off < MELD_PIECE ? (size_t)(size - off) : MELD_PIECE;
+        while ((status = prefetch(meld, index, off, len)) == -EAGAIN) {
+            missed++;
+            sched_yield();
+        }
+        assert_int_equal(status, 0);
+        assert_true(meld_expect(meld, index, off, len));
+    }
+    return missed;
+}
+
+static void test_what_is_computed_ahead_is_found(void **state)
+{
+    struct meld *meld = open_with(16 << 20, 2);
+    size_t index = (size_t)meld_find(meld, "model.safetensors");
+    char *plain = read_all(meld, index), *ahead;
+    struct meld_counters before, after;
+    (void)state;
+
+    shut(meld);
+    meld = open_with(16 << 20, 2);
+    assert_int_equal(prefetch_all(meld, index), 0);
+    meld_counters(engine, &before);
+    assert_true(before.bytes_computed > 0 && before.bytes_served == 0);
+    ahead = read_all(meld, index);
+    meld_counters(engine, &after);
+    assert_in_range(after.misses - before.misses, 0, 2); /* those that only hold copied bytes */
+    assert_memory_equal(plain, ahead, meld_file(meld, index)->size);
+    prefetch_all(meld, (size_t)meld_find(meld, "tokenizer.json"));
+    prefetch_all(meld, (size_t)meld_find(meld, "config.json"));
+    shut(meld);
+    free(plain);
+    free(ahead);
+}
+
+static void test_statistics_are_only_begun(void **state)
+{
+    struct meld *meld;
+    struct meld_counters counters;
+    size_t index;
+    (void)state;
+
+    put_text("m.yml", "merge_method: ties\nbase_model: base\ndtype: bfloat16\nmodels:\n"
+                      "- model: a\n  parameters: {weight: 0.5, density: 0.4}\n"
+                      "- model: b\n  parameters: {weight: 2, density: 0.3}\n");
+    meld = open_with(16 << 20, 2);
+    index = (size_t)meld_find(meld, "model.safetensors");
+    assert_int_equal(prefetch(meld, index, 0, MELD_PIECE), -EAGAIN);
+    prefetch_all(meld, index);
+    meld_counters(engine, &counters);
+    assert_true(counters.stats_done > 0);
+    shut(meld);
+    put_text("m.yml", MERGE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -582,6 +677,8 @@ int main(void)
         cmocka_unit_test(test_stages_share_statistics),
         cmocka_unit_test(test_statistics_last),
         cmocka_unit_test(test_closed_while_read),
+        cmocka_unit_test(test_what_is_computed_ahead_is_found),
+        cmocka_unit_test(test_statistics_are_only_begun),
         cmocka_unit_test(test_a_flood_with_few_slots),
         cmocka_unit_test(test_closing_answers_what_was_asked),
         cmocka_unit_test(test_small_files_and_names),

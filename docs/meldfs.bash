@@ -35,7 +35,7 @@ _meldfs()
         return
     fi
     case $command:$previous in
-    mount:-o) _meldfs_options allow_other && return ;;
+    mount:-o) _meldfs_options 'allow_other noprefetch' && return ;;
     export:-o) _meldfs_options '' && return ;;
     esac
     case $command:$cur in

@@ -59,7 +59,8 @@ static int run_version(struct call *call);
 static const struct command commands[] = {
     {"mount", "CONFIG MOUNTPOINT [-f] [-d] [-o OPTION,...]", 2, 2, "fdo:", run_mount,
      "mount the model that a merge file describes",
-     "  -o allow_other  let other users read it\n" HELP_OPTIONS
+     "  -o allow_other  let other users read it\n"
+     "  -o noprefetch   compute nothing before it is asked for\n" HELP_OPTIONS
      "  -f              stay in the foreground; messages go to stderr\n"
      "  -d              the same, and print every FUSE request\n"
      "Returns when the mount can be read. `meldfs umount MOUNTPOINT` ends it.\n"},

@@ -118,6 +118,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     fi->keep_cache = 1;
+    fi->fh = 1 + atomic_fetch_add_explicit(&ops_of(req)->n_opened, 1, memory_order_relaxed);
     fuse_reply_open(req, fi);
 }
 
@@ -166,9 +167,9 @@ static void read_done(void *arg, int status, const struct iovec *iov, int n_iov,
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     const struct tree_node *node = node_of(req, ino);
+    struct ops *ops = ops_of(req);
     struct reading *reading;
 
-    (void)fi;
     if (!node || node->file < 0 || off < 0) {
         fuse_reply_err(req, EINVAL);
         return;
@@ -185,7 +186,25 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
     if (size > node->size - (uint64_t)off)
         size = (size_t)(node->size - (uint64_t)off);
     *reading = (struct reading){req, size, (uint64_t)off, node};
-    meld_submit(ops_of(req)->meld, (size_t)node->file, (uint64_t)off, size, read_done, reading);
+    if (ops->prefetch)
+        prefetch_read(ops->prefetch, ops->meld, (size_t)node->file, ino, fi->fh, (uint64_t)off, size);
+    meld_submit(ops->meld, (size_t)node->file, (uint64_t)off, size, read_done, reading);
+}
+
+static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    if (ops_of(req)->prefetch)
+        prefetch_flush(ops_of(req)->prefetch, fi->fh);
+    fuse_reply_err(req, 0);
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    if (ops_of(req)->prefetch)
+        prefetch_release(ops_of(req)->prefetch, fi->fh);
+    fuse_reply_err(req, 0);
 }
 
 static void reply_ok(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -312,8 +331,8 @@ const struct fuse_lowlevel_ops ops_table = {
     .getattr = op_getattr,
     .open = op_open,
     .read = op_read,
-    .flush = reply_ok,
-    .release = reply_ok,
+    .flush = op_flush,
+    .release = op_release,
     .opendir = op_opendir,
     .readdir = op_readdir,
     .releasedir = reply_ok,

@@ -13,6 +13,7 @@
 
 #include "log.h"
 #include "meld.h"
+#include "prefetch.h"
 #include "tree.h"
 
 struct ops {
@@ -27,6 +28,8 @@ struct ops {
         void *arg); /* somebody asks for something, which the kernel lets through after that answer; once */
     void *arg;
     atomic_bool asked;
+    atomic_uint_fast64_t n_opened; /* files, each a handle */
+    struct prefetch *prefetch;     /* NULL: nothing is computed ahead */
 };
 
 /* userdata of the session: a struct ops that outlives it. The session may be destroyed only after meld_close:

@@ -325,8 +325,12 @@ static int run_loop(struct session *s)
 
 static int serve(struct session *s, struct err *err)
 {
+    const struct mount_options *options = s->setup->options;
     int ret = meld_engine_start(s->engine, err);
 
+    if (ret == 0 && !options->no_prefetch)
+        ret = prefetch_new(options->cache_bytes ? options->cache_bytes : MELD_CACHE_DEFAULT, &s->ops.prefetch,
+                           err);
     if (ret < 0)
         return ret;
     ret = pthread_create(&s->watcher, NULL, watch, s);
@@ -374,8 +378,10 @@ static int run(struct session *s, struct err *err)
     if (ret < 0)
         return ret;
     ret = serve(s, err);
+    prefetch_stop(s->ops.prefetch);
     meld_engine_stop(
         s->engine); /* statistics of a large tensor take long, and nobody waits for them any more */
+    prefetch_free(s->ops.prefetch);
     meld_close(s->meld);
     meld_engine_free(s->engine); /* workers may be writing replies to the descriptor that unmounting closes */
     s->meld = NULL;
@@ -404,7 +410,8 @@ int session_run(const struct session_setup *setup, struct err *err)
                         .control = {.fd = -1}};
     int ret;
 
-    s.ops = (struct ops){setup->meld, NULL, setup->log, getuid(), getgid(), on_init, on_asked, &s, false};
+    s.ops = (struct ops){setup->meld, NULL, setup->log, getuid(), getgid(), on_init,
+                         on_asked,    &s,   false,      0,        NULL};
     err_set(err, 0, "%s", "");
     ret = run(&s, err);
     meld_close(s.meld);

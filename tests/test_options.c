@@ -26,12 +26,13 @@ static void bad(const char *list, const char *says)
 
 static void ours_are_read(void **state)
 {
-    struct mount_options options = good("cache=64M,threads=3,strict,allow_other");
+    struct mount_options options = good("cache=64M,threads=3,strict,noprefetch,allow_other");
 
     (void)state;
     assert_int_equal(options.cache_bytes, 64 << 20);
     assert_int_equal(options.n_threads, 3);
     assert_true(options.strict);
+    assert_true(options.no_prefetch);
     assert_true(options.allow_other);
 }
 
@@ -44,6 +45,7 @@ static void nothing_given(void **state)
     assert_int_equal(options.n_threads, 0);
     assert_int_equal(options.seed, 0);
     assert_false(options.strict);
+    assert_false(options.no_prefetch);
     assert_false(options.allow_other);
 }
 

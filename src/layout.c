@@ -241,3 +241,30 @@ size_t layout_find(const struct vfile *file, uint64_t off)
     }
     return low;
 }
+
+static bool tensor_stored(const struct plan_tensor *tensor, uint64_t skip, struct stored *out)
+{
+    const struct file_feed *feed =
+        tensor->recipe.kind == RECIPE_COPY ? feed_file(tensor->recipe.inputs[0]) : NULL;
+
+    if (!feed)
+        return false;
+    *out = (struct stored){feed->source, feed->off + skip, tensor->st.len - skip};
+    return true;
+}
+
+bool layout_stored(const struct vfile *file, uint64_t off, struct stored *out)
+{
+    size_t i;
+
+    if (off >= file->size)
+        return false;
+    if (file->kind == VFILE_SOURCE) {
+        *out = (struct stored){file->source, off, file->size - off};
+        return true;
+    }
+    if (file->kind != VFILE_SHARD || off < file->bytes_len)
+        return false;
+    i = layout_find(file, off);
+    return tensor_stored(file->tensors[i], off - file->begin[i], out);
+}

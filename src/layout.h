@@ -42,6 +42,13 @@ int layout_build(const struct plan *plan, const char *recipe, const char *name, 
                  struct layout **out, struct err *err);
 void layout_free(struct layout *layout);
 
+/* Whether bytes from `off` on are those of a file on disk: which, from where there, and how many. */
+struct stored {
+    const struct source *source;
+    uint64_t off, len;
+};
+bool layout_stored(const struct vfile *file, uint64_t off, struct stored *out);
+
 /* Index of the first tensor of a shard whose data ends after `off` (n_tensors if none). */
 size_t layout_find(const struct vfile *file, uint64_t off);
 

@@ -132,6 +132,12 @@ void meld_prefetch(struct meld *meld, size_t index, uint64_t off, size_t len, me
  */
 ssize_t meld_read(struct meld *meld, size_t index, uint64_t off, void *buf, size_t len, struct err *err);
 
+/* Where bytes from `off` on are a plain copy of a source's, have the kernel copy them to the same place of
+ * `fd`, at most len: without computing, and sharing storage where the file system can. How many were; 0 where
+ * they are no copy or the kernel cannot: ask for them then. -EIO with err if the source has changed. Waits
+ * for the disk. */
+ssize_t meld_copy(const struct meld *meld, size_t index, uint64_t off, size_t len, int fd, struct err *err);
+
 /* What is known of one tensor (or of all: NULL), as text for people: sources, method, effective parameter
  * values. malloc'd. NULL with err if there is no such tensor (names near it are suggested) or no memory. */
 char *meld_explain(const struct meld *meld, const char *tensor, struct err *err);

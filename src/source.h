@@ -10,6 +10,7 @@
 
 #include <stdint.h>
 #include <sys/stat.h>
+#include <sys/types.h>
 
 #include "dtype.h"
 #include "err.h"
@@ -30,6 +31,12 @@ void source_close(struct source *source); /* NULL is fine */
 
 /* Exactly len bytes from off, or -EIO naming the file and what happened to it. */
 int source_read(const struct source *source, uint64_t off, size_t len, void *buf, struct err *err);
+/* Have the kernel copy bytes from off to out_off of the descriptor out, so that they share storage or move on
+ * the server where a file system can do that. How many were copied, from the front: fewer than len, or none,
+ * where it cannot; what is missing must be read, then. -EIO as source_read: what was copied must not be used.
+ */
+ssize_t source_copy(const struct source *source, uint64_t off, size_t len, int out, uint64_t out_off,
+                    struct err *err);
 
 struct digest; /* digest.h */
 /* Adds which file it is, in which state: device, inode, size, mtime, ctime. */

@@ -248,6 +248,45 @@ static void test_small_files_and_names(void **state)
     shut(meld);
 }
 
+/* Wherever the kernel copies, it copies what would be read; the copied tensor and side files are, computed
+ * ones are not. */
+static uint64_t copied_of(struct meld *meld, const char *path)
+{
+    size_t index = (size_t)meld_find(meld, path);
+    uint64_t size = meld_file(meld, index)->size, copied = 0;
+    int fd = open(scratch_path("copy"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    char *all = read_all(meld, index), *part = malloc(100003);
+    struct err err;
+
+    for (uint64_t off = 0; off < size; off += 50001) {
+        ssize_t n = meld_copy(meld, index, off, 100003, fd, &err);
+        assert_true(n >= 0);
+        assert_int_equal(pread(fd, part, (size_t)n, (off_t)off), n);
+        assert_memory_equal(part, all + off, (size_t)n);
+        copied += (uint64_t)n;
+    }
+    close(fd);
+    free(part);
+    free(all);
+    return copied;
+}
+
+static void test_copies(void **state)
+{
+    struct meld *meld = open_with(0, 1);
+    struct err err;
+
+    (void)state;
+    assert_int_equal(copied_of(meld, "tokenizer.json"), 8);
+    assert_int_equal(copied_of(meld, "config.json"), 0);
+    assert_true(copied_of(meld, "model.safetensors") > (uint64_t)ROWS * 3 * 2);
+    put_text("base/tokenizer.json", "{\"a\": 22}");
+    assert_int_equal(meld_copy(meld, (size_t)meld_find(meld, "tokenizer.json"), 0, 8, -1, &err), -EIO);
+    assert_says(err.text, "changed since it was opened");
+    put_text("base/tokenizer.json", "{\"a\": 1}");
+    meld_close(meld);
+}
+
 static void test_the_fingerprint_follows_recipe_and_sources(void **state)
 {
     struct meld *meld = open_with(0, 1);
@@ -682,6 +721,7 @@ int main(void)
         cmocka_unit_test(test_a_flood_with_few_slots),
         cmocka_unit_test(test_closing_answers_what_was_asked),
         cmocka_unit_test(test_small_files_and_names),
+        cmocka_unit_test(test_copies),
         cmocka_unit_test(test_the_fingerprint_follows_recipe_and_sources),
         cmocka_unit_test(test_explain),
         cmocka_unit_test(test_a_source_cut_while_open),

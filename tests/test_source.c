@@ -331,6 +331,34 @@ static void test_no_memory(void **state)
     assert_says(err.text, "out of memory");
 }
 
+static ssize_t copy_to_new(const struct source *source, uint64_t off, size_t len, char *copy, struct err *err)
+{
+    int out = open(scratch_path("copy"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    ssize_t n = source_copy(source, off, len, out, 2, err);
+
+    assert_int_equal(pread(out, copy, 32, 2), n > 0 ? n : 0);
+    close(out);
+    return n;
+}
+
+static void test_copy(void **state)
+{
+    struct source *source = open_text();
+    char copy[32] = "";
+    struct err err = {""};
+
+    (void)state;
+    assert_int_equal(copy_to_new(source, 3, 7, copy, &err), 7);
+    assert_memory_equal(copy, "3456789", 7);
+    assert_int_equal(copy_to_new(source, 10, 100, copy, &err),
+                     6); /* the rest is missed by whoever reads it */
+    assert_int_equal(source_copy(source, 0, 16, -1, 0, &err), 0);
+    put_text("file", "0123456789");
+    assert_int_equal(copy_to_new(source, 0, 5, copy, &err), -EIO);
+    assert_says(err.text, "changed since it was opened");
+    source_close(source);
+}
+
 #define in_scratch(test) cmocka_unit_test_setup_teardown(test, scratch_setup, scratch_teardown)
 
 int main(void)
@@ -344,7 +372,7 @@ int main(void)
         in_scratch(test_rewritten),   in_scratch(test_touched_only),
         in_scratch(test_replaced),    in_scratch(test_closing),
         in_scratch(test_feed),        in_scratch(test_feed_half_bytes),
-        in_scratch(test_no_memory),
+        in_scratch(test_no_memory),   in_scratch(test_copy),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -140,7 +140,7 @@ int overlay_new(const struct plan_tensor *const *tensors, size_t n, const struct
 static int check(const struct plan_tensor *tensor, const struct variant *variant, double *values,
                  struct err *err)
 {
-    struct stat_slot slot = {0};
+    struct stat_slot slot = {NULL, NULL};
     struct recipe recipe;
     int status = change(tensor, variant, values, &slot, &recipe, err);
 

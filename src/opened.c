@@ -20,9 +20,11 @@ static void newer(struct timespec *newest, struct timespec time)
         *newest = time;
 }
 
+/* Not by the number of the device: a file system of the network has another on each computer and after a
+ * restart, and an export is to go on there. */
 static void hash_source(XXH64_state_t *hash, struct timespec *newest, const struct source *source)
 {
-    uint64_t identity[] = {source->dev, source->ino, source->size, (uint64_t)source->mtime.tv_sec,
+    uint64_t identity[] = {source->ino, source->size, (uint64_t)source->mtime.tv_sec,
                            (uint64_t)source->mtime.tv_nsec};
 
     XXH64_update(hash, identity, sizeof(identity));

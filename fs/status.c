@@ -46,6 +46,8 @@ static void print_statistics(const char *text, const char *before)
 
     printf("  statistics  of %" PRIu64 " tensors, %" PRIu64 " under way", answer_number(text, "stats_done"),
            answer_number(text, "stats_running"));
+    if (answer_number(text, "stats_loaded"))
+        printf(", %" PRIu64 " more found on disk", answer_number(text, "stats_loaded"));
     if (answer_has(text, "stats_todo"))
         printf(", %" PRIu64 " to do", answer_number(text, "stats_todo"));
     if (left >= 0)

@@ -141,18 +141,27 @@ static void say_memory(struct canvas *canvas, const struct top_mount *mount)
         memory(mount, "stats_kept_bytes").text, cli_memory(answer_other_memory(mount->now)).text);
 }
 
+/* ", 12 WORDS"; "" if the daemon does not know the key. */
+static void format_known(const struct top_mount *mount, const char *key, const char *words, char *out,
+                         size_t room)
+{
+    out[0] = '\0';
+    if (answer_has(mount->now, key))
+        snprintf(out, room, ", %" PRIu64 " %s", answer_number(mount->now, key), words);
+}
+
 static void say_statistics(struct canvas *canvas, const struct top_mount *mount)
 {
-    uint64_t done = answer_number(mount->now, "stats_done"),
-             running = answer_number(mount->now, "stats_running");
     double seconds = has_past(mount) ? answer_statistics_left(mount->before, mount->now, mount->seconds) : -1;
-    char todo[48] = "", left[48] = "";
+    char loaded[64], todo[64], left[64] = "";
 
-    if (answer_has(mount->now, "stats_todo"))
-        snprintf(todo, sizeof(todo), ", %" PRIu64 " to do", answer_number(mount->now, "stats_todo"));
+    format_known(mount, "stats_loaded", "more found on disk", loaded, sizeof(loaded));
+    format_known(mount, "stats_todo", "to do", todo, sizeof(todo));
     if (seconds >= 0)
         snprintf(left, sizeof(left), ", %s left", cli_seconds(seconds).text);
-    say(canvas, "  statistics of %" PRIu64 " tensors, %" PRIu64 " under way%s%s", done, running, todo, left);
+    say(canvas, "  statistics of %" PRIu64 " tensors%s, %" PRIu64 " under way%s%s",
+        answer_number(mount->now, "stats_done"), loaded, answer_number(mount->now, "stats_running"), todo,
+        left);
 }
 
 static void say_mount(struct canvas *canvas, const struct top_mount *mount)

@@ -53,6 +53,8 @@ static void the_first_time_has_no_rates(void **state)
     (void)state;
     assert_says(text, "served -  computed -  sources -  cache hits -  errors 5\n");
     assert_says(text, "2 under way, 10 to do\n");
+    mount.now = "stats_done 5\nstats_loaded 4\nstats_running 0\n";
+    assert_says(render(&mount, 1, 200, 50), "of 5 tensors, 4 more found on disk, 0 under way\n");
 }
 
 /* Another daemon at the same place: its counters began anew. */

@@ -62,7 +62,6 @@ struct digest recipe_inputs_key(const struct recipe *recipe)
 {
     struct digest digest = {0};
 
-    digest_number(&digest, STATS_VERSION);
     add_inputs(&digest, recipe);
     return digest;
 }

@@ -39,7 +39,8 @@ static inline void memory_feed_identify(const struct feed *feed, struct digest *
 
 static inline struct memory_feed memory_feed(enum dtype dtype, uint64_t n, const void *data)
 {
-    return (struct memory_feed){{dtype, n, memory_feed_read, .identify = memory_feed_identify}, data, UINT64_MAX};
+    return (struct memory_feed){
+        {dtype, n, memory_feed_read, .identify = memory_feed_identify}, data, UINT64_MAX};
 }
 
 /* Elements that differ, where any NaN equals any other; *at: the first. */

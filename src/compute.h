@@ -25,6 +25,7 @@ enum recipe_kind {
 struct stat_slot {
     _Atomic(const void *) state; /* complete, or NULL */
     struct stat_entry *entry;    /* which it belongs to; guarded by the lock of stats.c */
+    void *own;                   /* the state, where the recipe has its own copy */
 };
 
 struct recipe {

@@ -115,6 +115,9 @@ struct method_stats {
     /* Can a tensor with this state be merged? 0, or -EIO with the reason: whoever waits is told. NULL: any.
      */
     int (*check)(const struct merge *merge, const void *state, struct err *err);
+    /* What follows from the state and from parameters that are not in_stats: done for each recipe, on a copy
+     * of its own. NULL: nothing does. */
+    void (*settle)(const struct merge *merge, void *state);
 };
 
 struct method {

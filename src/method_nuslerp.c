@@ -17,7 +17,7 @@
 enum { WEIGHT, FLATTEN, ROW_WISE, N_PARAMS };
 enum { MAX_COLUMNS = 1 << 20 };
 
-/* Of one vector. Between the passes a and b are the norms. */
+/* Of one vector. Until it is settled a and b are the norms, and exact[0] the dot of the units. */
 struct coefs {
     real a, b, divisor;
     double exact[2]; /* where norm_is_exact: a / divisor, b / divisor */
@@ -68,10 +68,15 @@ static struct coefs coefs_of(const struct merge *merge, double dot)
                           {0}};
 }
 
-/* aa, ab, bb: dots */
-static struct coefs exact_coefs(const struct merge *merge, double aa, double ab, double bb)
+static double exact_dot(double aa, double ab, double bb)
 {
-    double c = ab / (fmax(sqrt(aa), 1e-7) * fmax(sqrt(bb), 1e-7)), t = ratio(merge), angle;
+    return ab / (fmax(sqrt(aa), 1e-7) * fmax(sqrt(bb), 1e-7));
+}
+
+/* c: dot of the units */
+static struct coefs exact_coefs(const struct merge *merge, double c)
+{
+    double t = ratio(merge), angle;
 
     c = c < -1 ? -1 : c > 1 ? 1 : c;
     if (1 - c * c <= 1e-16)
@@ -169,8 +174,8 @@ static void finish_gram(const struct merge *merge, void *state, const struct blo
     uint64_t n = vectors_of(merge).n;
 
     for (size_t i = 0; i < n; i++)
-        coefs[i] = exact_coefs(merge, blocks_sum(blocks, 3 * i), blocks_sum(blocks, 3 * i + 1),
-                               blocks_sum(blocks, 3 * i + 2));
+        coefs[i].exact[0] = exact_dot(blocks_sum(blocks, 3 * i), blocks_sum(blocks, 3 * i + 1),
+                                      blocks_sum(blocks, 3 * i + 2));
 }
 
 /* Each of n elements of x by the norm of its column. */
@@ -224,7 +229,16 @@ static void finish_dots(const struct merge *merge, void *state, const struct blo
     uint64_t n = vectors_of(merge).n;
 
     for (size_t i = 0; i < n; i++)
-        coefs[i] = coefs_of(merge, blocks_sum(blocks, i));
+        coefs[i].exact[0] = blocks_sum(blocks, i);
+}
+
+static void settle(const struct merge *merge, void *state)
+{
+    struct coefs *coefs = state;
+    uint64_t n = vectors_of(merge).n;
+
+    for (size_t i = 0; i < n; i++)
+        coefs[i] = (norm_is_exact(merge) ? exact_coefs : coefs_of)(merge, coefs[i].exact[0]);
 }
 
 static const struct pass *next(const struct merge *merge, const void *state, unsigned n_done)
@@ -251,7 +265,7 @@ static struct coefs row_coefs(const struct merge *merge, const struct kernels *k
     real na = norm_of(merge, aa), nb = norm_of(merge, bb);
 
     if (norm_is_exact(merge))
-        return exact_coefs(merge, aa, kernels->dot(a, b, n), bb);
+        return exact_coefs(merge, exact_dot(aa, kernels->dot(a, b, n), bb));
     return coefs_of(merge, kernels->dot_units[round_of(merge->work)](a, na, b, nb, n));
 }
 
@@ -367,12 +381,12 @@ static int check(const struct merge *merge, struct err *err)
 }
 
 static const struct method_param params[N_PARAMS] = {
-    [WEIGHT] = {"weight", PARAM_NUMBER, PARAM_DONOR, .required = true, .value = NAN, .in_stats = true},
+    [WEIGHT] = {"weight", PARAM_NUMBER, PARAM_DONOR, .required = true, .value = NAN},
     [FLATTEN] = {"nuslerp_flatten", PARAM_BOOL, PARAM_SHARED, .value = 1, .in_stats = true},
     [ROW_WISE] = {"nuslerp_row_wise", PARAM_BOOL, PARAM_SHARED, .value = 0, .in_stats = true},
 };
 
-static const struct method_stats stats = {state_size, next, NULL};
+static const struct method_stats stats = {state_size, next, NULL, settle};
 
 const struct method method_nuslerp = {
     .name = "nuslerp",

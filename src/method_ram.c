@@ -20,17 +20,29 @@ static const struct method_param ram_params[N_RAM_PARAMS] = {
 };
 
 static const struct method_param plus_params[N_PLUS_PARAMS] = {
-    [R] = {"r", PARAM_NUMBER, PARAM_SHARED, .value = 0.1, .in_stats = true},
-    [ALPHA] = {"alpha", PARAM_NUMBER, PARAM_SHARED, .value = 0.2, .in_stats = true},
+    [R] = {"r", PARAM_NUMBER, PARAM_SHARED, .value = 0.1},
+    [ALPHA] = {"alpha", PARAM_NUMBER, PARAM_SHARED, .value = 0.2},
     [EPSILON] = {"epsilon", PARAM_NUMBER, PARAM_SHARED, .value = 1e-5, .in_stats = true},
+};
+
+/* ramplus_tl: of one donor how many elements it changes alone, and with others; read again as pairs of
+ * uint64_t. */
+struct census {
+    uint64_t lone, shared;
+};
+
+/* The state of one donor. */
+struct factor {
+    struct census census;
+    real lone; /* what its lone elements are multiplied by */
 };
 
 /* What the terms need. */
 struct ram {
     enum round work; /* of the deltas; the sum's may be another */
     real eps;
-    const real *count; /* of the tile's elements */
-    const real *lone;  /* [n_donors], or NULL */
+    const real *count;            /* of the tile's elements */
+    const struct factor *factors; /* [n_donors], or NULL */
 };
 
 static void count_live(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
@@ -48,18 +60,19 @@ static void ram_term(const struct task *task, unsigned donor, size_t at, size_t 
     const real *x = task->tile->in[task_input(task->merge, donor)] + at,
                *base = task->tile->in[task->merge->base] + at;
 
-    if (ram->lone)
-        task->kernels->ramplus_add[ram->work](acc, x, base, ram->eps, ram->count + at, ram->lone[donor], n);
+    if (ram->factors)
+        task->kernels->ramplus_add[ram->work](acc, x, base, ram->eps, ram->count + at,
+                                              ram->factors[donor].lone, n);
     else
         task->kernels->ram_add[ram->work](acc, x, base, ram->eps, ram->count + at, n);
 }
 
 /* round: of the sum and the result */
 static void run_with(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                     enum round round, double epsilon, const real *lone)
+                     enum round round, double epsilon, const struct factor *factors)
 {
     struct task task = task_begin(merge, kernels, tile);
-    struct ram ram = {task.round, kernel_round(task.round, epsilon), tile->temp[COUNT], lone};
+    struct ram ram = {task.round, kernel_round(task.round, epsilon), tile->temp[COUNT], factors};
 
     count_live(merge, kernels, tile, ram.eps, tile->temp[COUNT]);
     task.round = round;
@@ -75,15 +88,9 @@ static void run_ram(const struct merge *merge, const struct kernels *kernels, co
 
 /* ---- ramplus_tl: how many elements a donor changes alone, and with others */
 
-/* Of one donor; read again as pairs of uint64_t. */
-struct census {
-    uint64_t lone, shared;
-};
-
-/* The state. */
 struct factors {
-    bool known;
-    real lone[]; /* [n_donors] */
+    uint64_t known;
+    struct factor donors[]; /* [n_donors] */
 };
 
 static size_t census_size(const struct merge *merge)
@@ -136,16 +143,24 @@ static void census_finish(const struct merge *merge, void *state, const struct b
 
     for (unsigned i = 0; i < task_donors(merge); i++) {
         struct census sum = {blocks_count(blocks, 2 * i), blocks_count(blocks, 2 * i + 1)};
-        factors->lone[i] = factor(merge, sum);
+        factors->donors[i].census = sum;
     }
     factors->known = true;
+}
+
+static void settle(const struct merge *merge, void *state)
+{
+    struct factors *factors = state;
+
+    for (unsigned i = 0; i < task_donors(merge); i++)
+        factors->donors[i].lone = factor(merge, factors->donors[i].census);
 }
 
 static const struct pass census_pass = {.acc_size = census_size, .add = census_add, .finish = census_finish};
 
 static size_t factors_size(const struct merge *merge)
 {
-    return sizeof(struct factors) + task_donors(merge) * sizeof(real);
+    return sizeof(struct factors) + task_donors(merge) * sizeof(struct factor);
 }
 
 static const struct pass *next_pass(const struct merge *merge, const void *state, unsigned n_done)
@@ -155,12 +170,13 @@ static const struct pass *next_pass(const struct merge *merge, const void *state
     return ((const struct factors *)state)->known ? NULL : &census_pass;
 }
 
-static const struct method_stats plus_stats = {.state_size = factors_size, .next = next_pass};
+static const struct method_stats plus_stats = {
+    .state_size = factors_size, .next = next_pass, .settle = settle};
 
 static void run_plus(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
     run_with(merge, kernels, tile, ROUND_NONE, merge->shared[EPSILON],
-             ((const struct factors *)tile->stats)->lone);
+             ((const struct factors *)tile->stats)->donors);
 }
 
 const struct method method_ram = {

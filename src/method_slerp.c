@@ -12,8 +12,10 @@ enum { T, N_PARAMS };
 
 struct state {
     real na, nb;     /* norms */
+    real dot;        /* of the units */
     real ca, cb;     /* coefficients */
-    double exact[2]; /* of the inputs, where norm_is_exact */
+    double cosine;   /* where norm_is_exact */
+    double exact[2]; /* there: of the inputs */
 };
 
 static size_t state_size(const struct merge *merge)
@@ -75,12 +77,18 @@ static real sine(real x)
 static void finish_dot(const struct merge *merge, void *state, const struct blocks *blocks)
 {
     struct state *s = state;
-    real dot = norm_at_most(norm_at_least((real)blocks_sum(blocks, 0), -1), 1);
-    real t = (real)merge->shared[T], rest = 1 - t, angle = (real)scalar_acos((double)dot);
+
+    (void)merge;
+    s->dot = norm_at_most(norm_at_least((real)blocks_sum(blocks, 0), -1), 1);
+}
+
+static void set_coefs(const struct merge *merge, struct state *s)
+{
+    real t = (real)merge->shared[T], rest = 1 - t, angle = (real)scalar_acos((double)s->dot);
 
     s->ca = rest;
     s->cb = t;
-    if (real_abs(dot) > (real)0.9995)
+    if (real_abs(s->dot) > (real)0.9995)
         return;
     s->ca = sine(rest * angle) / sine(angle);
     s->cb = sine(t * angle) / sine(angle);
@@ -108,13 +116,24 @@ static void add_gram(const struct merge *merge, const struct kernels *kernels, c
 static void finish_gram(const struct merge *merge, void *state, const struct blocks *blocks)
 {
     struct state *s = state;
-    double na = sqrt(blocks_sum(blocks, 0)), nb = sqrt(blocks_sum(blocks, 2)), t = merge->shared[T];
-    double dot = blocks_sum(blocks, 1) / ((na > 1e-8 ? na : 1) * (nb > 1e-8 ? nb : 1));
-    double angle = scalar_acos(dot < -1 ? -1 : dot > 1 ? 1 : dot);
-    bool linear = fabs(dot) > 0.9995;
+    double na = sqrt(blocks_sum(blocks, 0)), nb = sqrt(blocks_sum(blocks, 2));
+
+    (void)merge;
+    s->cosine = blocks_sum(blocks, 1) / ((na > 1e-8 ? na : 1) * (nb > 1e-8 ? nb : 1));
+}
+
+static void set_exact(const struct merge *merge, struct state *s)
+{
+    double t = merge->shared[T], c = s->cosine, angle = scalar_acos(c < -1 ? -1 : c > 1 ? 1 : c);
+    bool linear = fabs(c) > 0.9995;
 
     s->exact[merge->base] = linear ? 1 - t : scalar_sin((1 - t) * angle) / scalar_sin(angle);
     s->exact[donor_of(merge)] = linear ? t : scalar_sin(t * angle) / scalar_sin(angle);
+}
+
+static void settle(const struct merge *merge, void *state)
+{
+    (norm_is_exact(merge) ? set_exact : set_coefs)(merge, state);
 }
 
 static const struct pass *next(const struct merge *merge, const void *state, unsigned n_done)
@@ -145,10 +164,10 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
 }
 
 static const struct method_param params[N_PARAMS] = {
-    [T] = {"t", PARAM_NUMBER, PARAM_SHARED, .required = true, .value = NAN, .in_stats = true},
+    [T] = {"t", PARAM_NUMBER, PARAM_SHARED, .required = true, .value = NAN},
 };
 
-static const struct method_stats stats = {state_size, next, NULL};
+static const struct method_stats stats = {state_size, next, NULL, settle};
 
 const struct method method_slerp = {
     .name = "slerp",

@@ -512,13 +512,33 @@ static void unpin(struct stats *stats, struct stat_entry *entry)
     note_held(stats);
 }
 
-static void bind(struct stats *stats, struct stat_slot *slot, struct stat_entry *entry)
+/* The state as the recipe's parameters make it. NULL if memory runs out. */
+static void *settle(const struct merge *merge, const void *state)
 {
+    const struct method_stats *stats = merge->method->stats;
+    size_t size = stats->state_size(merge);
+    void *own = malloc(size);
+
+    if (!own)
+        return NULL;
+    memcpy(own, state, size);
+    stats->settle(merge, own);
+    return own;
+}
+
+/* false: out of memory. */
+static bool bind(struct stats *stats, const struct recipe *recipe, struct stat_entry *entry)
+{
+    struct stat_slot *slot = recipe->slot;
+
     if (slot->entry)
-        return;
+        return true;
+    if (recipe->merge.method->stats->settle && !(slot->own = settle(&recipe->merge, entry->state)))
+        return false;
     pin(stats, entry);
     slot->entry = entry;
-    atomic_store_explicit(&slot->state, entry->state, memory_order_release);
+    atomic_store_explicit(&slot->state, slot->own ? slot->own : entry->state, memory_order_release);
+    return true;
 }
 
 void stats_release(struct stats *stats, struct stat_slot *slot)
@@ -529,6 +549,8 @@ void stats_release(struct stats *stats, struct stat_slot *slot)
     unpin(stats, slot->entry);
     pthread_mutex_unlock(&stats->lock);
     slot->entry = NULL;
+    free(slot->own);
+    slot->own = NULL;
     atomic_store_explicit(&slot->state, NULL, memory_order_relaxed);
 }
 
@@ -564,7 +586,7 @@ static void complete(struct stats_run *run)
     entry->size = sizeof(*entry) + run->recipe->merge.method->stats->state_size(&run->recipe->merge);
     stats->kept_bytes += entry->size;
     note_held(stats);
-    bind(stats, run->recipe->slot, entry);
+    bind(stats, run->recipe, entry);
     atomic_fetch_add_explicit(run->loaded ? &stats->loaded : &stats->tensors, 1, memory_order_relaxed);
 }
 
@@ -741,10 +763,8 @@ static bool join_entry(struct stats *stats, const struct recipe *recipe, struct 
 {
     struct stat_entry *entry = find_entry(stats, key);
 
-    if (entry && entry->state) {
-        bind(stats, recipe->slot, entry);
-        return true;
-    }
+    if (entry && entry->state)
+        return bind(stats, recipe, entry);
     *fresh = !entry || !entry->run;
     *run = *fresh ? begin_entry(stats, entry, key, recipe, owner) : entry->run;
     return false;

@@ -13,7 +13,6 @@ struct sparse_case {
     const struct feed *inputs[CASE_DONORS + 1];
     double shared[CASE_PARAMS], per_input[(CASE_DONORS + 1) * CASE_PARAMS];
     uint64_t shape[3];
-    struct stat_slot slot;
     void *data[CASE_DONORS + 1]; /* packed in merge.work */
     float *out;                  /* [n] */
 };
@@ -118,7 +117,7 @@ static inline void case_run(struct sparse_case *c, unsigned n_threads)
     struct err err;
 
     bench_init(&bench, kernels_best(), n_threads);
-    bench_prepare(&bench, &c->recipe, &c->slot);
+    bench_prepare(&bench, &c->recipe);
     if (recipe_compute(&c->recipe, 0, (size_t)c->recipe.merge.n, c->out, bench.scratch, &err))
         fail_msg("%s", err.text);
     bench_fini(&bench);

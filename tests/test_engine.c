@@ -464,7 +464,7 @@ struct ties {
     struct meld *meld;
 };
 
-static struct ties open_ties(const char *stats_dir)
+static struct ties open_text(const char *text, const char *stats_dir)
 {
     struct meld_engine_options engine_options = {.n_threads = 2, .stats_dir = stats_dir};
     struct meld_options options = {.config = scratch_path("ties.yml")};
@@ -472,13 +472,18 @@ static struct ties open_ties(const char *stats_dir)
     struct ties ties;
     struct err err;
 
-    put_text("ties.yml", TIES);
+    put_text("ties.yml", text);
     assert_int_equal(meld_engine_new(&engine_options, &ties.engine, &err), 0);
     assert_int_equal(meld_open(ties.engine, &options, &ties.meld, &report), 0);
     assert_int_equal(meld_engine_start(ties.engine, &err), 0);
     assert_null(meld_engine_problem(ties.engine));
     report_fini(&report);
     return ties;
+}
+
+static struct ties open_ties(const char *stats_dir)
+{
+    return open_text(TIES, stats_dir);
 }
 
 static void close_ties(struct ties *ties)
@@ -569,6 +574,41 @@ static void test_stages_share_statistics(void **state)
     meld_close(anew.meld);
     close_ties(&ties);
     report_fini(&report);
+}
+
+/* Where parameters come in after the passes, they cost none: t of slerp is one number behind norms and a dot.
+ */
+static void test_parameters_behind_the_passes(void **state)
+{
+    static const char *const recipes[][2] = {
+        {"merge_method: slerp\nbase_model: base\ndtype: bfloat16\nparameters: {t: 0.3}\nmodels: [{model: "
+         "a}]\n",
+         "t=0.8"},
+        {"merge_method: slerp\nbase_model: base\ndtype: float32\nparameters: {t: 0.3}\nmodels: [{model: "
+         "a}]\n",
+         "t=0.8"},
+        {"merge_method: nuslerp\ndtype: bfloat16\nmodels: [{model: a, parameters: {weight: 1}}, "
+         "{model: b, parameters: {weight: 1}}]\n",
+         "a.weight=3"},
+        {"merge_method: ramplus_tl\nbase_model: base\ndtype: bfloat16\nmodels: [{model: a}, {model: b}]\n",
+         "r=0.5"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(recipes) / sizeof(recipes[0]); i++) {
+        struct ties case_ = open_text(recipes[i][0], NULL);
+        uint64_t size, done;
+        char *plain = read_variant(&case_, "", &size), *other;
+        done = counters_of(&case_).stats_done;
+        assert_true(done > 0);
+        other = read_variant(&case_, recipes[i][1], &size);
+        if (i < 3) /* where all donors change every element, r changes none */
+            assert_memory_not_equal(plain, other, size);
+        assert_int_equal(counters_of(&case_).stats_done, done);
+        free(plain);
+        free(other);
+        close_ties(&case_);
+    }
 }
 
 /* Statistics that were found once are found again by the next engine, in its own process or not. */
@@ -714,6 +754,7 @@ int main(void)
         cmocka_unit_test(test_variant),
         cmocka_unit_test(test_variants_share_statistics),
         cmocka_unit_test(test_stages_share_statistics),
+        cmocka_unit_test(test_parameters_behind_the_passes),
         cmocka_unit_test(test_statistics_last),
         cmocka_unit_test(test_closed_while_read),
         cmocka_unit_test(test_what_is_computed_ahead_is_found),

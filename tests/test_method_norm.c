@@ -166,7 +166,7 @@ static void compute(struct made *made, struct bench *bench)
 {
     struct err err;
 
-    bench_prepare(bench, &made->v.recipe, &made->v.slot);
+    bench_prepare(bench, &made->v.recipe);
     if (recipe_compute(&made->v.recipe, 0, made->v.recipe.merge.n, made->out, bench->scratch, &err) != 0)
         fail_msg("%s: %s", made->v.recipe.merge.name, err.text);
 }
@@ -551,7 +551,7 @@ static void test_multislerp_cancels(void **state)
     compute(two, &bench);
     for (size_t i = 0; i < 700; i++)
         assert_true(value_of(DTYPE_BF16, two->out, i) == 0);
-    four->v.recipe.slot = &four->v.slot;
+    four->v.recipe.slot = bench_slot(&bench);
     assert_int_equal(stats_await(bench.stats, &four->v.recipe, &err), -EIO);
     assert_says(err.text, "multislerp: the weighted sum of 4 models is zero");
     bench_fini(&bench);

@@ -288,7 +288,7 @@ static void check_pieces(const char *method, unsigned ndim, const uint64_t *shap
     case_run(c, 1);
     memcpy(whole, c->out, n * sizeof(*whole));
     bench_init(&bench, kernels_best(), 3);
-    bench_prepare(&bench, &c->recipe, &c->slot);
+    bench_prepare(&bench, &c->recipe);
     for (int i = 0; i < 60; i++) {
         size_t first = (size_t)rand_r(&seed) % n, len = (size_t)rand_r(&seed) % (i % 2 ? 50 : 5000);
         len = len > n - first ? n - first : len;

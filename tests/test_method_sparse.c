@@ -202,7 +202,7 @@ static void test_passes(void **state)
         struct bench bench;
         case_set(c, "density", 0.3);
         bench_init(&bench, kernels_best(), 2);
-        bench_prepare(&bench, &c->recipe, &c->slot);
+        bench_prepare(&bench, &c->recipe);
         stats_counters(bench.stats, &counters);
         assert_int_equal(counters.bytes_read / (n * sizeof(float) * (donors[i] + 1)),
                          1 + (donors[i] + 3) / 4);
@@ -279,8 +279,8 @@ static void test_a_failing_read(void **state)
     (void)state;
     case_set(c, "density", 0.5);
     c->feeds[1].fails_at = 80000;
-    c->recipe.slot = &c->slot;
     bench_init(&bench, kernels_best(), 2);
+    c->recipe.slot = bench_slot(&bench);
     assert_int_equal(stats_await(bench.stats, &c->recipe, &err), -EIO);
     assert_string_equal(err.text, "tensor ties: memory: cannot read");
     c->feeds[1].fails_at = UINT64_MAX;

@@ -64,13 +64,15 @@ struct bench {
     struct stats *stats;
     struct scratch *scratch;
     const struct kernels *kernels;
+    size_t n_slots;
+    struct stat_slot **slots; /* of the recipes that were prepared */
 };
 
 static inline void bench_init(struct bench *bench, const struct kernels *kernels, unsigned n_threads)
 {
     struct err err;
 
-    bench->kernels = kernels;
+    *bench = (struct bench){.kernels = kernels};
     assert_int_equal(pool_new(n_threads, kernels, &bench->pool, &err), 0);
     bench->stats = stats_new(bench->pool, n_threads, 0, NULL);
     bench->scratch = scratch_new(kernels);
@@ -81,18 +83,32 @@ static inline void bench_init(struct bench *bench, const struct kernels *kernels
 static inline void bench_fini(struct bench *bench)
 {
     pool_free(bench->pool);
+    for (size_t i = 0; i < bench->n_slots; i++) {
+        stats_release(bench->stats, bench->slots[i]);
+        free(bench->slots[i]);
+    }
+    free(bench->slots);
     stats_free(bench->stats);
     scratch_free(bench->scratch);
 }
 
-/* The recipe gets the slot if its method needs statistics, and has them then. */
-static inline void bench_prepare(struct bench *bench, struct recipe *recipe, struct stat_slot *slot)
+static inline struct stat_slot *bench_slot(struct bench *bench)
+{
+    struct stat_slot *slot = calloc(1, sizeof(*slot));
+
+    bench->slots = reallocarray(bench->slots, bench->n_slots + 1, sizeof(struct stat_slot *));
+    assert_non_null(bench->slots);
+    assert_non_null(slot);
+    return bench->slots[bench->n_slots++] = slot;
+}
+
+/* The recipe gets a slot, the bench's, if its method needs statistics, and has them then. */
+static inline void bench_prepare(struct bench *bench, struct recipe *recipe)
 {
     const struct method_stats *stats = recipe->merge.method->stats;
     struct err err;
 
-    memset(slot, 0, sizeof(*slot));
-    recipe->slot = stats && stats->state_size(&recipe->merge) ? slot : NULL;
+    recipe->slot = stats && stats->state_size(&recipe->merge) ? bench_slot(bench) : NULL;
     if (stats_await(bench->stats, recipe, &err))
         fail_msg("%s: %s", recipe->merge.name, err.text);
 }
@@ -162,7 +178,6 @@ struct vector {
     uint64_t shape[8];
     double shared[MAX_PARAMS], per_input[MAX_INPUTS * MAX_PARAMS];
     const unsigned char *expected;
-    struct stat_slot slot;
 };
 
 static inline void set_defaults(struct vector *v)
@@ -308,7 +323,7 @@ static inline void each_vector(const char *path, const unsigned char *data, size
     for (uint32_t i = 0; i < n; i++) {
         take_vector(&reader, v, i);
         assert_in_range(v->recipe.merge.n * dtype_bits(v->recipe.dtype) / 8, 0, 1 << 22);
-        bench_prepare(bench, &v->recipe, &v->slot);
+        bench_prepare(bench, &v->recipe);
         check(v, bench, out);
     }
     assert_ptr_equal(reader.at, reader.end);

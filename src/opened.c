@@ -481,6 +481,15 @@ const struct meld_file *meld_file(const struct meld *meld, size_t index)
     return &meld->files[index];
 }
 
+ssize_t meld_copy(const struct meld *meld, size_t index, uint64_t off, size_t len, int fd, struct err *err)
+{
+    struct stored stored;
+
+    if (!layout_stored(&meld->served.layout->files[index], off, &stored))
+        return 0;
+    return source_copy(stored.source, stored.off, len < stored.len ? len : (size_t)stored.len, fd, off, err);
+}
+
 ssize_t meld_find(const struct meld *meld, const char *path)
 {
     size_t low = 0, high = meld_n_files(meld);

@@ -284,7 +284,7 @@ static void test_copies(void **state)
     assert_int_equal(meld_copy(meld, (size_t)meld_find(meld, "tokenizer.json"), 0, 8, -1, &err), -EIO);
     assert_says(err.text, "changed since it was opened");
     put_text("base/tokenizer.json", "{\"a\": 1}");
-    meld_close(meld);
+    shut(meld);
 }
 
 static void test_the_fingerprint_follows_recipe_and_sources(void **state)

@@ -40,7 +40,7 @@ _meldfs()
     esac
     case $command:$cur in
     mount:-*) _meldfs_words '-f -d -o' ;;
-    export:-*) _meldfs_words '-o' ;;
+    export:-*) _meldfs_words '-o --part --afresh' ;;
     check:-*) _meldfs_words '--strict --deep' ;;
     status:-*) _meldfs_words '--json' ;;
     help:*) _meldfs_words 'mount umount check explain export status top version' ;;

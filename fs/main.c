@@ -21,7 +21,7 @@
 
 struct command;
 
-enum { OPT_FIRST = 256, OPT_STRICT = OPT_FIRST, OPT_DEEP, OPT_JSON, OPT_HELP };
+enum { OPT_FIRST = 256, OPT_STRICT = OPT_FIRST, OPT_DEEP, OPT_JSON, OPT_PART, OPT_AFRESH, OPT_HELP };
 
 /* What a command line came to. */
 struct call {
@@ -30,6 +30,7 @@ struct call {
     int n_args;
     bool deep; /* check reads the tensors */
     bool json; /* status is for programs */
+    struct export_options export;
 };
 
 struct command {
@@ -74,10 +75,14 @@ static const struct command commands[] = {
      "Without --deep no tensor is read.\n"},
     {"explain", "CONFIG [TENSOR]", 1, 2, "", run_explain,
      "tell where tensors come from: sources, method, parameter values", ""},
-    {"export", "CONFIG FOLDER [-o OPTION,...]", 2, 2, "o:", run_export, "write the model to disk",
+    {"export", "CONFIG FOLDER [--part I/N] [--afresh] [-o OPTION,...]", 2, 2, "o:", run_export,
+     "write the model to disk",
      HELP_OPTIONS
+     "  --part I/N      the I-th of N shares of the weight files; 1/N has the other files, too\n"
+     "  --afresh        throw away what an unfinished export has left in the folder\n"
      "The folder is made if it is not there, and must hold none of the model's files. They appear when\n"
-     "all of them are complete; after an error or Ctrl-C nothing is left.\n"},
+     "all of them are complete. After Ctrl-C, an error or a crash the same command goes on where it\n"
+     "was. Parts may be written into one folder at once, by any number of computers.\n"},
     {"status", "[MOUNTPOINT] [--json]", 0, 1, "", run_status,
      "memory, cache and throughput of running mounts", "  --json  for programs\n"},
     {"top", "[MOUNTPOINT]", 0, 1, "", run_top, "the same live, in the terminal",
@@ -156,7 +161,7 @@ static bool inspect_progress(void *arg, uint64_t done, uint64_t total)
 /* Read all tensors and tell what was found. 0, or 1 if something is wrong. */
 static int inspect(const struct call *call, struct meld *meld)
 {
-    struct progress progress = progress_start(0);
+    struct progress progress = progress_start(0, 0);
     struct report report = {0};
     char *text = NULL;
     int ret = meld_inspect(meld, inspect_progress, &progress, &report, &text);
@@ -211,7 +216,7 @@ static int run_export(struct call *call)
 {
     struct meld_engine *engine = engine_new(call);
     struct meld *meld = engine ? plan(call, engine) : NULL;
-    int status = meld ? export_run(engine, meld, call->request.mountpoint) : 1;
+    int status = meld ? export_run(engine, meld, call->request.mountpoint, &call->export) : 1;
 
     meld_close(meld);
     meld_engine_free(engine);
@@ -295,6 +300,17 @@ static int parse_list(const char *list, struct mount_options *options)
     return -1;
 }
 
+static int take_export_option(int letter, struct export_options *options)
+{
+    if (letter == OPT_AFRESH)
+        options->afresh = true;
+    else if (export_parse_part(optarg, options) < 0) {
+        cli_say("--part %s: say which of how many, such as 1/4", optarg);
+        return 3;
+    }
+    return 0;
+}
+
 /* One option. 0, or the exit status plus one. */
 static int take_option(int letter, char **argv, struct call *call)
 {
@@ -324,6 +340,11 @@ static int take_option(int letter, char **argv, struct call *call)
         if (strcmp(command->name, "status") == 0)
             return 0;
         break;
+    case OPT_PART:
+    case OPT_AFRESH:
+        if (strcmp(command->name, "export") == 0)
+            return take_export_option(letter, &call->export);
+        break;
     case OPT_HELP:
         call->n_args = 1;
         call->request.config = command->name;
@@ -341,6 +362,8 @@ static int take_options(int argc, char **argv, struct call *call)
         {"strict", no_argument, NULL, OPT_STRICT},
         {"deep", no_argument, NULL, OPT_DEEP},
         {"json", no_argument, NULL, OPT_JSON},
+        {"part", required_argument, NULL, OPT_PART},
+        {"afresh", no_argument, NULL, OPT_AFRESH},
         {"help", no_argument, NULL, OPT_HELP},
         {NULL, 0, NULL, 0},
     };

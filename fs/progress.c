@@ -10,9 +10,10 @@
 #define BAR 24
 #define DRAW_SECONDS 0.2
 
-struct progress progress_start(uint64_t total)
+struct progress progress_start(uint64_t total, uint64_t from)
 {
-    return (struct progress){.shown = isatty(STDERR_FILENO), .total = total, .started = cli_clock()};
+    return (struct progress){
+        .shown = isatty(STDERR_FILENO), .total = total, .from = from, .started = cli_clock()};
 }
 
 static int terminal_width(void)
@@ -30,16 +31,18 @@ static void format_left(char *left, size_t room, double seconds)
         snprintf(left, room, "  %s left", cli_seconds(seconds).text);
 }
 
-void progress_line(char *line, size_t room, int width, uint64_t done, uint64_t total, double seconds)
+void progress_line(char *line, size_t room, int width, const struct progress *progress, uint64_t done,
+                   double seconds)
 {
+    uint64_t total = progress->total, fresh = done - progress->from;
     double share = total ? (double)done / (double)total : 1;
-    double rate = seconds > 0 ? (double)done / seconds : 0;
+    double rate = seconds > 0 ? (double)fresh / seconds : 0;
     char bar[BAR + 1], left[48] = "";
 
     memset(bar, ' ', BAR);
     memset(bar, '#', (size_t)(share * BAR));
     bar[BAR] = '\0';
-    if (done > 0 && done < total && seconds > 0.5)
+    if (fresh > 0 && done < total && seconds > 0.5)
         format_left(left, sizeof(left), (double)(total - done) / rate);
     snprintf(line, room, "[%s] %3d %%  %s of %s  %s/s%s", bar, (int)(share * 100), cli_bytes(done).text,
              cli_bytes(total).text, cli_bytes((uint64_t)rate).text, left);
@@ -58,7 +61,7 @@ void progress_update(struct progress *progress, uint64_t done)
     if (now - progress->drawn < DRAW_SECONDS)
         return;
     progress->drawn = now;
-    progress_line(line, sizeof(line), terminal_width(), done, progress->total, now - progress->started);
+    progress_line(line, sizeof(line), terminal_width(), progress, done, now - progress->started);
     fprintf(stderr, "\r%s\033[K", line);
 }
 

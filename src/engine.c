@@ -159,12 +159,3 @@ ssize_t meld_read(struct meld *meld, size_t index, uint64_t off, void *buf, size
     pthread_mutex_destroy(&wait.lock);
     return status ? status : (ssize_t)wait.len;
 }
-
-ssize_t meld_copy(const struct meld *meld, size_t index, uint64_t off, size_t len, int fd, struct err *err)
-{
-    struct stored stored;
-
-    if (meld->variant || !layout_stored(&meld->layout->files[index], off, &stored))
-        return 0; /* what a variant computes is not for the layout to say */
-    return source_copy(stored.source, stored.off, len < stored.len ? len : (size_t)stored.len, fd, off, err);
-}

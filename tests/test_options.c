@@ -160,21 +160,37 @@ static void numbers_for_people(void **state)
     assert_string_equal(cli_seconds(100 * 3600).text, "4 d 4 h");
 }
 
+static void progress_is(uint64_t total, uint64_t from, uint64_t done, double seconds, const char *expected)
+{
+    struct progress progress = {.total = total, .from = from};
+    char line[160];
+
+    progress_line(line, sizeof(line), 200, &progress, done, seconds);
+    assert_string_equal(line, expected);
+}
+
 static void progress_lines(void **state)
 {
+    struct progress progress = {.total = 1000000000};
     char line[160];
 
     (void)state;
-    progress_line(line, sizeof(line), 200, 500000000, 1000000000, 2);
-    assert_string_equal(line, "[############            ]  50 %  500 MB of 1.00 GB  250 MB/s  3 s left");
-    progress_line(line, sizeof(line), 30, 500000000, 1000000000, 2);
+    progress_is(1000000000, 0, 500000000, 2,
+                "[############            ]  50 %  500 MB of 1.00 GB  250 MB/s  3 s left");
+    progress_is(1000, 0, 0, 0, "[                        ]   0 %  0 bytes of 1.00 kB  0 bytes/s");
+    progress_is(1000, 0, 1000, 1, "[########################] 100 %  1.00 kB of 1.00 kB  1.00 kB/s");
+    progress_is(0, 0, 0, 1, "[########################] 100 %  0 bytes of 0 bytes  0 bytes/s");
+    progress_line(line, sizeof(line), 30, &progress, 500000000, 2);
     assert_string_equal(line, "[############            ]  50");
-    progress_line(line, sizeof(line), 200, 0, 1000, 0);
-    assert_string_equal(line, "[                        ]   0 %  0 bytes of 1.00 kB  0 bytes/s");
-    progress_line(line, sizeof(line), 200, 1000, 1000, 1);
-    assert_string_equal(line, "[########################] 100 %  1.00 kB of 1.00 kB  1.00 kB/s");
-    progress_line(line, sizeof(line), 200, 0, 0, 1);
-    assert_says(line, "100 %");
+}
+
+/* What was there at the start took no time. */
+static void progress_of_what_goes_on(void **state)
+{
+    (void)state;
+    progress_is(1000000000, 500000000, 750000000, 1,
+                "[##################      ]  75 %  750 MB of 1.00 GB  250 MB/s  2 s left");
+    progress_is(1000, 500, 500, 1, "[############            ]  50 %  500 bytes of 1.00 kB  0 bytes/s");
 }
 
 int main(void)
@@ -190,6 +206,7 @@ int main(void)
         cmocka_unit_test(memory_runs_out),
         cmocka_unit_test(numbers_for_people),
         cmocka_unit_test(progress_lines),
+        cmocka_unit_test(progress_of_what_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

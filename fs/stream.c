@@ -23,6 +23,11 @@ static uint64_t piece_down(uint64_t off)
     return off / STREAM_PIECE * STREAM_PIECE;
 }
 
+static uint64_t piece_up(uint64_t off)
+{
+    return piece_down(off + STREAM_PIECE - 1);
+}
+
 static bool same_file(const struct stream_file *a, const struct stream_file *b)
 {
     return a->meld == b->meld && a->index == b->index && a->ino == b->ino;
@@ -102,7 +107,7 @@ static void halt(struct stream *stream)
 /* A piece in which the end lies is the reader's own. */
 static void grow(const struct streams *streams, struct stream *stream)
 {
-    uint64_t most = share(streams, stream), from = piece_down(stream->end + STREAM_PIECE - 1);
+    uint64_t most = share(streams, stream), from = piece_up(stream->end);
 
     if (stream->window == 0) {
         stream->window = STREAM_WINDOW;
@@ -129,10 +134,11 @@ bool streams_read(struct streams *streams, const struct stream_file *file, uint6
         stream->n_reads++;
     } else { /* what the first read asks for proves nothing */
         stream = oldest(streams);
-        *stream = (struct stream){.file = *file, .begin = off, .end = off + len};
+        *stream = (struct stream){.file = *file, .first = off, .begin = off, .end = off + len};
     }
     stream->handle = handle;
     stream->used = ++streams->clock;
+    stream->first = min(stream->first, off);
     stream->begin = min(stream->begin, off);
     if (stream->end < off + len)
         stream->end = off + len;
@@ -148,6 +154,19 @@ static uint64_t away(const struct stream *stream)
     return stream->next > stream->end ? stream->next - stream->end : 0;
 }
 
+/* What another reader has read already is left out, so that two that share a file do not have its pieces
+ * computed twice. */
+static void leave_out(const struct streams *streams, struct stream *stream)
+{
+    for (size_t i = 0; i < STREAMS; i++) {
+        const struct stream *other = &streams->streams[i];
+
+        if (other != stream && same_file(&other->file, &stream->file) && other->first <= stream->next &&
+            stream->next < other->end)
+            stream->next = piece_up(other->end);
+    }
+}
+
 bool streams_take(struct streams *streams, struct stream_range *piece)
 {
     struct stream *soonest = NULL;
@@ -155,6 +174,8 @@ bool streams_take(struct streams *streams, struct stream_range *piece)
     for (size_t i = 0; i < STREAMS; i++) {
         struct stream *stream = &streams->streams[i];
 
+        if (stream->next < stream->until)
+            leave_out(streams, stream);
         if (stream->next < stream->until && (!soonest || away(stream) < away(soonest)))
             soonest = stream;
     }

@@ -35,6 +35,7 @@ struct stream {
     struct stream_file file;
     uint64_t handle;        /* that read last; 0: unused */
     uint64_t used;          /* when, in reads of any stream */
+    uint64_t first;         /* where it began */
     uint64_t begin, end;    /* passed over, as far as it is remembered */
     uint64_t seen, n_reads; /* bytes of that which were read, the first read excepted; in how many reads */
     uint64_t window;        /* bytes; 0: does not count yet, or was trimmed */

@@ -281,6 +281,29 @@ static void a_flush_trims_its_own(void **state)
     assert_false(streams_read(&streams, &b, 8, 3 * MIB, 128 * KIB));
 }
 
+/* As threads that share a tensor: what another one has read is not computed again. */
+static void nothing_that_another_has_read(void **state)
+{
+    struct streams streams;
+    struct stream_file file = file_of(0);
+    struct stream_range piece;
+    uint64_t end = 0;
+
+    (void)state;
+    streams_init(&streams, BUDGET);
+    read_on(&streams, &file, 40 * MIB, 60 * MIB, 128 * KIB);
+    while (streams_take(&streams, &piece))
+        ;
+    for (uint64_t off = 0; off < 30 * MIB; off += 128 * KIB) {
+        streams_read(&streams, &file, 2, off, 128 * KIB);
+        while (streams_take(&streams, &piece)) {
+            end = piece.off + piece.len;
+            assert_true(end <= 40 * MIB || piece.off >= 60 * MIB);
+        }
+    }
+    assert_true(end > 60 * MIB);
+}
+
 static void many_readers_take_turns(void **state)
 {
     struct streams streams;
@@ -312,6 +335,7 @@ int main(void)
         cmocka_unit_test(what_comes_into_sight_is_told_once),
         cmocka_unit_test(what_is_put_back_waits_for_the_next_read),
         cmocka_unit_test(a_flush_trims_its_own),
+        cmocka_unit_test(nothing_that_another_has_read),
         cmocka_unit_test(many_readers_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

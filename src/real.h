@@ -16,7 +16,6 @@ typedef double real;
 typedef uint64_t real_bits;
 typedef int64_t real_signed; /* the same, for comparisons */
 enum {
-    REAL_DIGITS = 53,     /* of the significand */
     REAL_MAGNITUDE = 63,  /* bits without the sign */
     REAL_TORCH_LANES = 4, /* elements of a vector as torch adds them up */
 };
@@ -88,7 +87,6 @@ typedef float real;
 typedef uint32_t real_bits;
 typedef int32_t real_signed;
 enum {
-    REAL_DIGITS = 24,
     REAL_MAGNITUDE = 31,
     REAL_TORCH_LANES = 8,
 };

@@ -198,7 +198,8 @@ def tensors(folder) -> dict[str, tuple[str, list[int], bytes]]:
     return result
 
 
-FORMATS = {"BF16": ("H", 0x7F80, 0x7F), "F16": ("H", 0x7C00, 0x3FF), "F32": ("I", 0x7F800000, 0x7FFFFF)}
+FORMATS = {"BF16": ("H", 0x7F80, 0x7F), "F16": ("H", 0x7C00, 0x3FF), "F32": ("I", 0x7F800000, 0x7FFFFF),
+           "F64": ("Q", 0x7FF0000000000000, 0xFFFFFFFFFFFFF)}  # fmt: skip
 
 
 def no_nan_bits(dtype: str, data: bytes) -> bytes:
@@ -217,7 +218,7 @@ def same_tensors(ours, theirs, nan_bits: bool = True, share: float = 0) -> None:
     share: of all elements, so many may differ.
     """
     a, b = tensors(ours), tensors(theirs)
-    spare = share * sum(len(data) // (4 if dtype == "F32" else 2) for dtype, _, data in b.values())
+    spare = share * sum(len(data) // struct.calcsize(FORMATS.get(dtype, "H")[0]) for dtype, _, data in b.values())
     assert sorted(a) == sorted(b)
     for name in b:
         assert a[name][:2] == b[name][:2], name
@@ -225,7 +226,7 @@ def same_tensors(ours, theirs, nan_bits: bool = True, share: float = 0) -> None:
         if x != y and not nan_bits:
             x, y = no_nan_bits(a[name][0], x), no_nan_bits(a[name][0], y)
         if x != y:
-            width = 4 if a[name][0] == "F32" else 2
+            width = struct.calcsize(FORMATS.get(a[name][0], "H")[0])
             wrong = [i for i in range(0, len(y), width) if x[i : i + width] != y[i : i + width]]
             i = wrong[0]
             spare -= len(wrong)

@@ -63,6 +63,7 @@ static struct merge_case *merge_new(const struct method *method, unsigned n_inpu
     struct merge_case *m = calloc(1, sizeof(*m));
 
     assert_non_null(m);
+    method = method_in(method, work);
     m->recipe = (struct recipe){RECIPE_MERGE, out, .n_inputs = n_inputs, .inputs = m->inputs};
     m->recipe.merge = (struct merge){.method = method,
                                      .work = work,
@@ -133,6 +134,8 @@ static void test_cuts(void **state)
         merge_new(&method_linear, 5, N, DTYPE_F32, DTYPE_BF16, mixed, 4),
         merge_new(&method_nearswap, 2, N, DTYPE_BF16, DTYPE_F32, mixed, 4),
         merge_new(&method_passthrough, 1, N, DTYPE_F16, DTYPE_F16, mixed, 1),
+        merge_new(&method_task_arithmetic, 7, N, DTYPE_F64, DTYPE_BF16, mixed, 4),
+        merge_new(&method_linear, 3, N, DTYPE_F64, DTYPE_F64, &mixed[2], 1),
     };
 
     (void)state;
@@ -177,15 +180,13 @@ static void test_many_inputs(void **state)
     merge_free(m);
 }
 
-/* A scratch for eight of the widest inputs needs no more memory. */
-static void test_scratch_is_bounded(void **state)
+static void check_scratch_is_bounded(enum dtype work)
 {
-    static const enum dtype f64[] = {DTYPE_F64};
-    struct merge_case *m = merge_new(&method_task_arithmetic, 8, N, DTYPE_BF16, DTYPE_F32, f64, 1);
+    static const enum dtype widest[] = {DTYPE_F64};
+    struct merge_case *m = merge_new(&method_task_arithmetic, 8, N, work, DTYPE_F32, widest, 1);
     struct scratch *scratch = new_scratch();
     unsigned char *out = malloc(out_size(&m->recipe));
 
-    (void)state;
     assert_non_null(out);
     allocs_left = 0;
     int ret = recipe_compute(&m->recipe, 0, N, out, scratch, NULL);
@@ -194,6 +195,14 @@ static void test_scratch_is_bounded(void **state)
     free(out);
     scratch_free(scratch);
     merge_free(m);
+}
+
+/* A scratch for eight of the widest inputs needs no more memory. */
+static void test_scratch_is_bounded(void **state)
+{
+    (void)state;
+    check_scratch_is_bounded(DTYPE_BF16);
+    check_scratch_is_bounded(DTYPE_F64);
 }
 
 static void test_copy(void **state)

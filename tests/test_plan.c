@@ -77,6 +77,29 @@ static void test_a_listed_base_is_no_donor(void **state)
     drop(&p);
 }
 
+static void test_float64(void **state)
+{
+    struct planned p = good("merge_method: ties\nbase_model: base\nparameters: {weight: 1}\n"
+                            "models: [{model: a}, {model: b}]\ndtype: float64\n");
+    const struct recipe *recipe = &tensor(&p, "lm_head.weight")->recipe;
+
+    (void)state;
+    assert_int_equal(recipe->merge.work, DTYPE_F64);
+    assert_int_equal(recipe->dtype, DTYPE_F64);
+    assert_ptr_equal(recipe->merge.method, method_in(method_find("ties"), DTYPE_F64));
+    assert_ptr_not_equal(recipe->merge.method, method_find("ties"));
+    drop(&p);
+    p = good("merge_method: arcee_fusion\nbase_model: base\nmodels: [{model: a}]\ndtype: float64\n");
+    assert_int_equal(tensor(&p, "lm_head.weight")->recipe.dtype, DTYPE_F64);
+    drop(&p);
+    p = good("merge_method: passthrough\nmodels: [{model: a}]\ndtype: float64\nout_dtype: float16\n");
+    recipe = &tensor(&p, "lm_head.weight")->recipe;
+    assert_int_equal(recipe->kind, RECIPE_CAST);
+    assert_int_equal(recipe->merge.work, DTYPE_F64);
+    assert_int_equal(recipe->dtype, DTYPE_F16);
+    drop(&p);
+}
+
 static void test_slices(void **state)
 {
     struct planned p = good("merge_method: passthrough\nslices:\n"
@@ -352,6 +375,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_models_and_types),
         cmocka_unit_test(test_a_listed_base_is_no_donor),
+        cmocka_unit_test(test_float64),
         cmocka_unit_test(test_slices),
         cmocka_unit_test(test_tied_and_untied),
         cmocka_unit_test(test_filters_on_a_tied_head),

@@ -10,8 +10,8 @@ import pytest
 CASES = {path.stem: path for path in sorted((pathlib.Path(__file__).parent / "cases").glob("*.yml"))}
 HAS_NAN = {"linear-weights-cancel", "task-nan"}  # where a NaN arises its sign and payload are the CPU's
 MOUNTED = ["linear-absent-three-types", "passthrough-repeat-scaled", "task-qwen", "nearswap-f16", "stages-three",
-           "large-task", "large-ties", "large-slerp", "ties-f16", "slerp-f32-to-bf16", "model_stock-5-filter_wise",
-           "stages-slerp-of-ties"]  # fmt: skip
+           "stages-f64", "large-task", "large-ties", "large-slerp", "ties-f16", "slerp-f32-to-bf16",
+           "model_stock-5-filter_wise", "stages-slerp-of-ties"]  # fmt: skip
 QUICK = ["linear-f32-to-bf16", "passthrough-stack", "task-gradient-and-filters", "task-qwen", "nearswap-bf16",
          "ties-bf16", "slerp-bf16", "yaml-spellings", "stages-two"]  # fmt: skip
 # Sums over whole tensors are taken in float64: so many elements may be rounded the other way.
@@ -19,7 +19,7 @@ REDUCED = {"slerp", "nuslerp", "multislerp", "karcher", "model_stock", "sce", "a
 SHARE = 5e-3
 # mergekit cannot save these: the list has an entry a layer of the donor of config, not a layer of the result
 LAYER_TYPES = {"passthrough-qwen-stack": ["full_attention"] * 6}
-ELEMENT = {"BF16": ("bfloat16", 2), "F16": ("float16", 2), "F32": ("float32", 4)}
+ELEMENT = {"BF16": ("bfloat16", 2), "F16": ("float16", 2), "F32": ("float32", 4), "F64": ("float64", 8)}
 
 
 def cases(names) -> list:

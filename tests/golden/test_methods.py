@@ -5,6 +5,7 @@ farther from the truth than mergekit is, but for one rounding of the output.
 """
 
 import itertools
+import json
 from dataclasses import dataclass, field
 
 import pytest
@@ -171,3 +172,66 @@ def test_truth(key, inputs):
         error = abs(inputs.theirs(merge, "square").double().numpy() - expected)[sure].max(initial=0)
         rounding = truth.rounding(merge.work()) * abs(expected).max()
         assert error <= 8 * rounding and sure.mean() > 0.97, f"{error:.3g} {rounding:.3g} {sure.mean()}\n{merge.text()}"
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory):
+    """Seven donors, in float64 alone, and shapes about the vectors in which torch adds up."""
+    import methods
+
+    folder = tmp_path_factory.mktemp("more")
+    shapes = {f"n{n}": [n] for n in (1, 2, 3, 4, 5, 7, 15, 16, 17, 31, 33, 65)} | {"large": [3, 50_021]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(methods, "DONORS", 7)
+        patch.setattr(methods, "FILES", {methods.F64: "f64"})
+        patch.setattr(methods, "SHAPES", shapes)
+        methods.make(folder)
+    return methods.Inputs(folder), shapes
+
+
+@pytest.mark.parametrize("method", ["ties", "breadcrumbs", "sce"])
+def test_float64_is_sorted_as_float32(method, tmp_path):
+    """By ties and breadcrumbs, so that what float32 does not tell apart is in order of index; sce sorts float64."""
+    import methods
+    import torch
+    from safetensors.torch import save_file
+
+    generator, work = torch.Generator().manual_seed(1), (methods.F64,) * 2
+    for name in ("base", "near0", "near1"):
+        (tmp_path / f"{name}-f64").mkdir()
+        x = (torch.randint(0, 4, [3000], generator=generator) + 1).double() * (1 + 2.0**-45 * torch.arange(3000))
+        x = x.view(50, 60)[:, torch.randperm(60, generator=generator)] * (name != "base")
+        save_file({"x": x.contiguous()}, tmp_path / f"{name}-f64/model.safetensors", metadata={"format": "pt"})
+        config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 1}
+        (tmp_path / f"{name}-f64/config.json").write_text(json.dumps(config))
+    inputs, tally = methods.Inputs(tmp_path), Tally()
+    for share in (0.1, 0.35, 0.6, 0.9):
+        case = {"select_topk": share} if method == "sce" else {"weight": W, "density": [share] * 2}
+        merge = methods.Merge(method, methods.Types(methods.F64, work, methods.F64), 2, case)
+        ours, theirs = inputs.ours(merge)["x"], inputs.theirs(merge, "x")
+        if method == "sce":  # whose weights are reduced
+            assert ((ours != 0) == (theirs != 0)).all()
+        else:
+            judge(tally, inputs, merge, "x", ours, theirs)
+    assert not tally.wrong, tally.wrong
+
+
+MORE = W + [0.7, -0.9]
+
+
+@pytest.mark.parametrize(("method", "parameters"), [
+    ("linear", {"weight": MORE}), ("task_arithmetic", {"weight": MORE, "normalize": True}), ("ram", {"epsilon": 1e-3}),
+    ("ties", {"weight": MORE, "density": [0.53, 0.2, 0.7, 0.01, 0.9, 0.5, 0.4]}), ("ramplus_tl", {}),
+    ("breadcrumbs", {"weight": MORE, "density": [0.5] * 7, "gamma": [0.1] * 7}), ("sce", {"select_topk": 0.3})])
+def test_float64_of_more(method, parameters, more):
+    """Sums of more than four, in torch's order; cuts through tensors of more than one block."""
+    import methods
+
+    tally = Tally()
+    for donors in (5, 7):
+        merge = methods.Merge(method, methods.Types(methods.F64, (methods.F64,) * 7, methods.F64), donors, parameters,
+                              base=method != "linear")  # fmt: skip
+        ours = more[0].ours(merge)
+        for name in more[1]:
+            judge(tally, more[0], merge, name, ours[name], more[0].theirs(merge, name))
+    assert not tally.wrong, f"{len(tally.wrong)} tensors\n" + "\n".join(tally.wrong[:5])

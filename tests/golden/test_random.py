@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import struct
 
 import meld
@@ -134,7 +135,7 @@ def test_masks_know_nothing_of_each_other(method, masks):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 def test_kept_values_are_exact(method, dtype, folder, tmp_path):
     """Without rescale a kept value is the donor's; with it that times one factor, rounded once."""
     import torch
@@ -151,9 +152,28 @@ def test_kept_values_are_exact(method, dtype, folder, tmp_path):
         within(int(mask.sum()), d.numel(), 0.6, key) if d.numel() else None
         if not mask.any():
             continue
-        wide = torch.float32 if work == torch.float16 else work  # float16 is rescaled in float32
+        wide = work if work == torch.bfloat16 else torch.float32  # float16 and float64 are rescaled in float32
         before, after = d.double().abs().sum().to(wide), d.double()[mask].abs().sum().to(wide)
         assert torch.equal(scaled[key], torch.where(mask, (d.to(wide) * (before / after)).to(work), 0)), key
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_float64_is_pruned_in_float32(method, folder, tmp_path):
+    """As mergekit does; it ranks before that, and what density 1 keeps it does not touch."""
+    import torch
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(5)
+    wide = {key: torch.randn(shape, generator=generator, dtype=torch.float64) for key, shape in SHAPES.items()}
+    shutil.copytree(folder / "values", tmp_path / "wide")
+    save_file(wide, tmp_path / "wide/model.safetensors", metadata={"format": "pt"})
+    shutil.copytree(folder / "base", tmp_path / "base")
+    kept, narrow, whole = (export(tmp_path, tmp_path / name, recipe(method, ["wide"], [density], dtype))
+                           for name, density, dtype in
+                           (("kept", 0.6, "float64"), ("narrow", 0.6, "float32"), ("whole", 1, "float64")))  # fmt: skip
+    for key, d in wide.items():
+        assert torch.equal(whole[key], d), key
+        assert kept[key].dtype == torch.float64 and torch.equal(kept[key], narrow[key].double()), key
 
 
 def test_density_one_and_none(folder, tmp_path):

@@ -75,7 +75,7 @@ void model_place_fini(struct model_place *place);
 /* Open `dir`. Refused, saying what to do instead: no safetensors but pytorch_model.bin; a quantization_config
  * of gptq, awq, bitsandbytes, ... FP8 with scales is understood (fp8.h). model.safetensors wins over an
  * index. Index names: plain file names only. Index and shards must agree. config.json at most 1 MiB, strict
- * JSON. Symbolic links: folder.h. Every file keeps a descriptor open (-EMFILE: raise the limit first).
+ * JSON. Symbolic links: folder.h. Every file keeps a descriptor open while there are enough (source.h).
  * -EINVAL, -ENOENT, -ENOTDIR, -EACCES, -ENOMEM, -EIO. */
 int model_open(const char *dir, const char *name, bool hub, struct model **out, struct err *err);
 /* Open the side files, which only the donor of config lends: each keeps a descriptor. Done once. On failure

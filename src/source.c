@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "digest.h"
@@ -33,11 +34,33 @@ static int open_failed(const char *path, int code, struct err *err)
 }
 
 /* O_NONBLOCK: to open a FIFO must not wait for a writer. It means nothing to a regular file. */
+static int open_path(const char *path)
+{
+    return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+}
+
+/* The kernel gives the lowest free number, so a descriptor's own says how many there are. What is left is for
+ * mounts, sockets, and the next generation of a recipe. */
+static bool are_scarce(int fd)
+{
+    struct rlimit limit;
+
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 && (rlim_t)fd >= limit.rlim_cur / 4 * 3;
+}
+
+static void spare_descriptor(struct source *source)
+{
+    if (!are_scarce(source->fd))
+        return;
+    close(source->fd);
+    source->fd = -1;
+}
+
 static int open_regular(struct source *source, struct err *err)
 {
     struct stat st;
 
-    source->fd = open(source->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    source->fd = open_path(source->path);
     if (source->fd < 0)
         return open_failed(source->path, errno, err);
     if (fstat(source->fd, &st) != 0)
@@ -49,6 +72,7 @@ static int open_regular(struct source *source, struct err *err)
     source->size = (uint64_t)st.st_size;
     source->mtime = st.st_mtim;
     source->ctime = st.st_ctim;
+    spare_descriptor(source);
     return 0;
 }
 
@@ -90,12 +114,15 @@ static bool same_time(struct timespec a, struct timespec b)
 }
 
 /* A changed ctime alone (chmod, another hard link) leaves the bytes as they are. */
-static int check_unchanged(const struct source *source, struct err *err)
+static int check_unchanged(const struct source *source, int fd, struct err *err)
 {
     struct stat st;
 
-    if (fstat(source->fd, &st) != 0)
+    if (fstat(fd, &st) != 0)
         return err_set(err, -EIO, "%s: %s", source->path, strerror(errno));
+    if (st.st_dev != source->dev || st.st_ino != source->ino)
+        return err_set(err, -EIO, "%s: changed since it was opened: another file is in its place",
+                       source->path);
     if ((uint64_t)st.st_size != source->size)
         return err_set(err, -EIO,
                        "%s: changed since it was opened: it had %" PRIu64 " bytes and now has %" PRIu64,
@@ -105,9 +132,9 @@ static int check_unchanged(const struct source *source, struct err *err)
     return 0;
 }
 
-static int too_short(const struct source *source, uint64_t off, size_t len, struct err *err)
+static int too_short(const struct source *source, int fd, uint64_t off, size_t len, struct err *err)
 {
-    int ret = check_unchanged(source, err);
+    int ret = check_unchanged(source, fd, err);
 
     if (ret == 0)
         ret = err_set(err, -EIO, "%s: %zu bytes at %" PRIu64 " were wanted, but it has only %" PRIu64,
@@ -117,24 +144,50 @@ static int too_short(const struct source *source, uint64_t off, size_t len, stru
     return ret;
 }
 
-int source_read(const struct source *source, uint64_t off, size_t len, void *buf, struct err *err)
+static int read_from(const struct source *source, int fd, uint64_t off, size_t len, void *buf,
+                     struct err *err)
 {
     char *at = buf;
 
     if (off > source->size || len > source->size - off)
-        return too_short(source, off, len, err);
+        return too_short(source, fd, off, len, err);
     for (size_t done = 0; done < len;) {
-        ssize_t n = pread(source->fd, at + done, len - done, (off_t)(off + done));
+        ssize_t n = pread(fd, at + done, len - done, (off_t)(off + done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return err_set(err, -EIO, "%s: %zu bytes at %" PRIu64 ": %s", source->path, len, off,
                            strerror(errno));
         if (n == 0)
-            return too_short(source, off, len, err);
+            return too_short(source, fd, off, len, err);
         done += (size_t)n;
     }
-    return check_unchanged(source, err);
+    return check_unchanged(source, fd, err);
+}
+
+/* Its descriptor, or one for a moment; -EIO. */
+static int borrow(const struct source *source, struct err *err)
+{
+    int fd = source->fd >= 0 ? source->fd : open_path(source->path);
+
+    return fd >= 0 ? fd : err_set(err, -EIO, "%s: %s", source->path, strerror(errno));
+}
+
+static void give_back(const struct source *source, int fd)
+{
+    if (fd != source->fd)
+        close(fd);
+}
+
+int source_read(const struct source *source, uint64_t off, size_t len, void *buf, struct err *err)
+{
+    int fd = borrow(source, err), ret;
+
+    if (fd < 0)
+        return fd;
+    ret = read_from(source, fd, off, len, buf, err);
+    give_back(source, fd);
+    return ret;
 }
 
 void source_identify(const struct source *source, struct digest *digest)
@@ -148,15 +201,15 @@ void source_identify(const struct source *source, struct digest *digest)
     digest_number(digest, (uint64_t)source->ctime.tv_nsec);
 }
 
-ssize_t source_copy(const struct source *source, uint64_t off, size_t len, int out, uint64_t out_off,
-                    struct err *err)
+static ssize_t copy_from(const struct source *source, int fd, uint64_t off, size_t len, int out,
+                         uint64_t out_off, struct err *err)
 {
     off_t from = (off_t)off, to = (off_t)out_off;
     size_t done = 0;
-    int status = check_unchanged(source, err);
+    int status = check_unchanged(source, fd, err);
 
     while (status == 0 && done < len) {
-        ssize_t n = copy_file_range(source->fd, &from, out, &to, len - done, 0);
+        ssize_t n = copy_file_range(fd, &from, out, &to, len - done, 0);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) /* why is for whoever reads and writes it to find out */
@@ -164,8 +217,21 @@ ssize_t source_copy(const struct source *source, uint64_t off, size_t len, int o
         done += (size_t)n;
     }
     if (status == 0)
-        status = check_unchanged(source, err);
+        status = check_unchanged(source, fd, err);
     return status ? status : (ssize_t)done;
+}
+
+ssize_t source_copy(const struct source *source, uint64_t off, size_t len, int out, uint64_t out_off,
+                    struct err *err)
+{
+    int fd = borrow(source, err);
+    ssize_t ret;
+
+    if (fd < 0)
+        return fd;
+    ret = copy_from(source, fd, off, len, out, out_off, err);
+    give_back(source, fd);
+    return ret;
 }
 
 static int file_feed_read(const struct feed *feed, uint64_t first, size_t n, void *out,

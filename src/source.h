@@ -1,9 +1,11 @@
 /* Files that are read, and feeds: where the elements of a tensor come from.
  *
  * A source is opened once, O_RDONLY|O_CLOEXEC, regular files only, and keeps its identity (device, inode,
- * size, mtime, ctime). Reads are pread, never a mapping: a truncated file is an error, not a SIGBUS. After
- * each read the descriptor's size and mtime are compared with those at open; a change is -EIO and the data of
- * that read must not be used. Thread-safe after opening.
+ * size, mtime, ctime). Where three quarters of the descriptors that the process may have are taken, it is
+ * opened again for each read instead, which costs some microseconds; another file under its path is an error
+ * then. Reads are pread, never a mapping: a truncated file is an error, not a SIGBUS. After each read the
+ * descriptor's size and mtime are compared with those at open; a change is -EIO and the data of that read
+ * must not be used. Thread-safe after opening.
  */
 #ifndef SOURCE_H
 #define SOURCE_H
@@ -17,7 +19,7 @@
 
 struct source {
     char *path; /* absolute */
-    int fd;
+    int fd;     /* -1: opened for each read */
     dev_t dev;
     ino_t ino;
     uint64_t size;

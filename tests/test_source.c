@@ -1,6 +1,7 @@
 #include "source.h"
 
 #include <errno.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -261,6 +262,67 @@ static void test_replaced(void **state)
     source_close(source);
 }
 
+/* What may be opened ends just above what is open; back to what it was. */
+static struct source *open_scarce(void)
+{
+    struct rlimit before, limit;
+    struct source *source;
+    int lowest = dup(0);
+
+    close(lowest);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    limit = before;
+    limit.rlim_cur = (rlim_t)lowest + 1;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    source = open_text();
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    return source;
+}
+
+static void test_scarce(void **state)
+{
+    struct source *source = open_scarce();
+    struct stat st;
+    char buf[17] = "";
+
+    (void)state;
+    assert_int_equal(stat(scratch_path("file"), &st), 0);
+    assert_int_equal(source->fd, -1);
+    assert_int_equal(source->ino, st.st_ino);
+    for (int i = 0; i < 2; i++) {
+        int lowest = dup(0), now;
+        close(lowest);
+        assert_int_equal(source_read(source, 0, 16, buf, NULL), 0);
+        assert_string_equal(buf, text);
+        now = dup(0);
+        close(now);
+        assert_int_equal(now, lowest); /* nothing stays open */
+    }
+    source_close(source);
+}
+
+static void test_scarce_replaced(void **state)
+{
+    struct source *source = open_scarce();
+    struct err err = {""};
+    char buf[16];
+
+    (void)state;
+    put_text("new", text);
+    assert_int_equal(rename(scratch_path("new"), scratch_path("file")), 0);
+    assert_int_equal(source_read(source, 0, 16, buf, &err), -EIO);
+    assert_says(err.text, "changed since it was opened: another file is in its place");
+    assert_int_equal(unlink(scratch_path("file")), 0);
+    assert_int_equal(mkfifo(scratch_path("file"), 0644), 0);
+    assert_int_equal(source_read(source, 0, 16, buf, &err), -EIO); /* and does not wait for a writer */
+    assert_int_equal(unlink(scratch_path("file")), 0);
+    err.text[0] = '\0';
+    assert_int_equal(source_read(source, 0, 16, buf, &err), -EIO);
+    assert_says(err.text, scratch_path("file"));
+    assert_says(err.text, "No such file");
+    source_close(source);
+}
+
 static void test_closing(void **state)
 {
     struct source *source = open_text();
@@ -371,6 +433,7 @@ int main(void)
         in_scratch(test_past_end),    in_scratch(test_truncated),
         in_scratch(test_rewritten),   in_scratch(test_touched_only),
         in_scratch(test_replaced),    in_scratch(test_closing),
+        in_scratch(test_scarce),      in_scratch(test_scarce_replaced),
         in_scratch(test_feed),        in_scratch(test_feed_half_bytes),
         in_scratch(test_no_memory),   in_scratch(test_copy),
     };

@@ -78,14 +78,17 @@ def to_disk(bench: Bench) -> list[Result]:
 
 
 def interrupted(bench: Bench, merge, out, after: float) -> Used:
-    """Killed after so many seconds, begun again, ended."""
+    """Killed after so many seconds (sooner if it has ended by then), begun again, ended."""
     shutil.rmtree(out, ignore_errors=True)
     start = time.monotonic()
     process = subprocess.Popen([bench.meldfs, "export", merge, out], stdin=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     time.sleep(after)
+    ended = process.poll() is not None
     process.send_signal(signal.SIGKILL)
     process.wait()
+    if ended:
+        return interrupted(bench, merge, out, after / 2)
     again = child([bench.meldfs, "export", merge, out], **bench.fresh())
     return Used(time.monotonic() - start, again.cpu, again.rss)
 

@@ -60,7 +60,7 @@ def mount_row(shape: str):
             return child([bench.meldfs, "check", merge]).wall * 1e3
 
         mine, check = alternate(2 * bench.repeat, mounted, planned)
-        return [below(f"first mount-{shape}", median(mine), MOUNT_MS[shape], "ms", f"check {median(check):.3g} ms",
+        return [below(f"first mount-{shape}", median(mine), MOUNT_MS[shape], "ms", f"check {median(check):.4g} ms",
                       figures={"ours_ms": mine, "check_ms": check})]  # fmt: skip
 
     return row

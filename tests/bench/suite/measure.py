@@ -46,12 +46,12 @@ class Result:
 
 def below(row: str, value: float, most: float, unit: str, beside: str = "", **more) -> Result:
     """A row whose figure has a limit of its own: `value` at most `most`."""
-    return Result(row, f"{value:.3g} {unit}", beside, most / value if value > 0 else None, 1, f"at most {most:g} {unit}",
+    return Result(row, f"{value:.4g} {unit}", beside, most / value if value > 0 else None, 1, f"at most {most:g} {unit}",
                   met=value <= most, **more)  # fmt: skip
 
 
 def above(row: str, value: float, least: float, unit: str, beside: str = "", **more) -> Result:
-    return Result(row, f"{value:.3g} {unit}", beside, value / least, 1, f"at least {least:g} {unit}", **more)
+    return Result(row, f"{value:.4g} {unit}", beside, value / least, 1, f"at least {least:g} {unit}", **more)
 
 
 def skipped(row: str, why: str) -> Result:

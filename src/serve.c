@@ -1,7 +1,6 @@
 #include "serve.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -551,11 +550,6 @@ void serve_submit(struct serve *serve, struct served *model, size_t index, uint6
 
 /* ---- before anybody asks */
 
-static void announce_source(const struct source *source, uint64_t off, uint64_t len)
-{
-    posix_fadvise(source->fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
-}
-
 /* Bytes [off, off + len) of a tensor will be computed. What a view or a stage reads is left to it. */
 static void announce_tensor(const struct recipe *recipe, uint64_t off, uint64_t len)
 {
@@ -566,7 +560,7 @@ static void announce_tensor(const struct recipe *recipe, uint64_t off, uint64_t 
         uint64_t bits = dtype_bits(recipe->inputs[i]->dtype);
 
         if (file)
-            announce_source(file->source, file->off + first * bits / 8, n * bits / 8);
+            source_expect(file->source, file->off + first * bits / 8, n * bits / 8);
     }
 }
 
@@ -588,7 +582,7 @@ bool serve_expect(struct serve *serve, struct served *model, size_t index, uint6
     if (find_tensors(&range) != 0)
         return false;
     if (file_of(&range)->kind == VFILE_SOURCE)
-        announce_source(file_of(&range)->source, off, len);
+        source_expect(file_of(&range)->source, off, len);
     for (size_t i = range.first; i < range.end; i++)
         ready &= expect_tensor(&range, i);
     end_range(&range);

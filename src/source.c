@@ -179,6 +179,12 @@ static void give_back(const struct source *source, int fd)
         close(fd);
 }
 
+void source_expect(const struct source *source, uint64_t off, uint64_t len)
+{
+    if (source->fd >= 0)
+        posix_fadvise(source->fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
+}
+
 int source_read(const struct source *source, uint64_t off, size_t len, void *buf, struct err *err)
 {
     int fd = borrow(source, err), ret;

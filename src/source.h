@@ -31,6 +31,8 @@ struct source {
 int source_open(const char *path, struct source **out, struct err *err);
 void source_close(struct source *source); /* NULL is fine */
 
+/* Bytes that will be read soon, so that the kernel may begin; it is told as long as the file is kept open. */
+void source_expect(const struct source *source, uint64_t off, uint64_t len);
 /* Exactly len bytes from off, or -EIO naming the file and what happened to it. */
 int source_read(const struct source *source, uint64_t off, size_t len, void *buf, struct err *err);
 /* Have the kernel copy bytes from off to out_off of the descriptor out, so that they share storage or move on

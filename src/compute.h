@@ -28,13 +28,17 @@ struct stat_slot {
     void *own;                   /* the state, where the recipe has its own copy */
 };
 
+struct witness; /* witness.h */
+
 struct recipe {
     enum recipe_kind kind;
     enum dtype dtype;   /* as served */
     struct merge merge; /* RECIPE_MERGE; RECIPE_CAST uses work and n; the others n and name only */
     unsigned n_inputs;
     const struct feed *const *inputs; /* [n_inputs], in the order of merge */
-    struct stat_slot *slot;           /* RECIPE_MERGE of a method that needs statistics here; else NULL */
+    struct witness *const
+        *witnesses;         /* [n_inputs], NULL for the base and where nobody asks; NULL: for none */
+    struct stat_slot *slot; /* RECIPE_MERGE of a method that needs statistics here; else NULL */
 };
 
 /* How one input is served that goes through the working type: as it is where that changes nothing. */

@@ -142,6 +142,16 @@ ssize_t meld_copy(const struct meld *meld, size_t index, uint64_t off, size_t le
  * values. malloc'd. NULL with err if there is no such tensor (names near it are suggested) or no memory. */
 char *meld_explain(const struct meld *meld, const char *tensor, struct err *err);
 
+/* A donor whose task vector was zero in all that was read of it so far. */
+struct meld_idle {
+    const char *model; /* as the merge file names it */
+    struct place at;   /* there */
+    uint64_t bytes;    /* that were compared */
+};
+/* How many such donors there are; those that have room are filled in. Variants are seen to as well: a model,
+ * its variants and its reads are one. */
+size_t meld_idle_donors(const struct meld *meld, struct meld_idle *list, size_t room);
+
 /* How far something is, in bytes; called now and then by the thread that waits for it. false: stop. */
 typedef bool meld_progress(void *arg, uint64_t done, uint64_t total);
 

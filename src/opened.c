@@ -11,6 +11,7 @@
 #include "inspect.h"
 #include "models.h"
 #include "recipe_edit.h"
+#include "witness.h"
 
 /* ---- identity */
 
@@ -515,6 +516,23 @@ uint64_t meld_fingerprint(const struct meld *meld)
 struct timespec meld_mtime(const struct meld *meld)
 {
     return meld->mtime;
+}
+
+size_t meld_idle_donors(const struct meld *meld, struct meld_idle *list, size_t room)
+{
+    const struct document *doc = meld->plan->doc;
+    size_t n = 0;
+
+    for (size_t i = 0; i < doc->n_models; i++) {
+        const struct witness *witness = &meld->plan->witnesses[i];
+        uint64_t bytes = atomic_load_explicit(&witness->equal, memory_order_relaxed);
+        if (bytes == 0 || atomic_load_explicit(&witness->differs, memory_order_relaxed))
+            continue;
+        if (n < room)
+            list[n] = (struct meld_idle){doc->models[i]->written, doc->models[i]->at, bytes};
+        n++;
+    }
+    return n;
 }
 
 char *meld_explain(const struct meld *meld, const char *tensor, struct err *err)

@@ -11,6 +11,7 @@
 #include "models.h"
 #include "resolve.h"
 #include "sort.h"
+#include "witness.h"
 
 /* Of stages: reads of models for an element, and nesting. */
 #define COST_MAX 1000.0
@@ -538,6 +539,9 @@ static int plan_document(struct builder *b, const struct document *doc)
     if (!plan)
         return say_memory(b);
     b->set->plans[b->set->n_plans++] = plan;
+    plan->witnesses = arena_alloc(&plan->arena, doc->n_models + 1, sizeof(*plan->witnesses));
+    if (!plan->witnesses)
+        return say_memory(b);
     plan->doc = b->doc = doc;
     b->errors_before = b->report->n_errors;
     b->unsound = false;

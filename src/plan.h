@@ -39,6 +39,7 @@ struct plan {
     size_t n_models;
     struct model **models;     /* distinct, in order of first mention; owned by the set */
     const struct model *donor; /* of config, tokenizer and side files */
+    struct witness *witnesses; /* [doc->n_models] */
     cJSON *config;             /* config.json of the result; owned */
     double cost;               /* reads of models for an element: a stage is computed anew for each reader */
     unsigned depth;            /* of stages below */

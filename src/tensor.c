@@ -6,6 +6,7 @@
 #include "builder.h"
 #include "fp8.h"
 #include "resolve.h"
+#include "witness.h"
 
 /* One tensor while its fate is decided. */
 struct candidate {
@@ -454,9 +455,10 @@ static int copy_inputs(struct candidate *c, struct plan_tensor *tensor)
 {
     struct arena *arena = &c->builder->plan->arena;
     const struct feed **feeds = arena_alloc(arena, c->n, sizeof(*feeds));
+    struct witness **witnesses = arena_alloc(arena, c->n, sizeof(*witnesses));
 
     tensor->inputs = arena_alloc(arena, c->n, sizeof(*tensor->inputs));
-    if (!feeds || !tensor->inputs)
+    if (!feeds || !witnesses || !tensor->inputs)
         return -ENOMEM;
     for (unsigned i = 0; i < c->n; i++) {
         const struct input_tensor *v = &c->views[i];
@@ -466,8 +468,11 @@ static int copy_inputs(struct candidate *c, struct plan_tensor *tensor)
             model_of(c, i)->name, v->name, v->file, v->dtype, v->shown, asked, number_of(c, i)};
         if (!asked)
             return -ENOMEM;
+        if (tensor->inputs[i].model_number >= 0 && c->base != (int)i)
+            witnesses[i] = &c->builder->plan->witnesses[tensor->inputs[i].model_number];
     }
     tensor->recipe.inputs = feeds;
+    tensor->recipe.witnesses = witnesses;
     tensor->recipe.n_inputs = tensor->recipe.merge.n_inputs = c->n;
     return 0;
 }

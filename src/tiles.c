@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include "witness.h"
+
 enum {
     RAW_BYTES = 128 * 1024,   /* of one input at a time, */
     RAW_TOTAL = 1024 * 1024,  /* of all of them: a core's second-level cache holds what is in use */
@@ -141,6 +143,19 @@ static int job_init(struct job *job)
     return ret;
 }
 
+/* Of the chunk that was read. */
+static void look_for_changes(const struct job *job, size_t n)
+{
+    const struct recipe *recipe = job->recipe;
+    int base = recipe->merge.base;
+
+    for (unsigned i = 0; recipe->witnesses && base >= 0 && i < recipe->n_inputs; i++) {
+        enum dtype dtype = recipe->inputs[i]->dtype;
+        if (recipe->witnesses[i] && dtype == recipe->inputs[base]->dtype)
+            witness_look(recipe->witnesses[i], job->raw[i], job->raw[base], n * element_size(dtype));
+    }
+}
+
 static int read_chunk(const struct job *job, uint64_t first, size_t n, struct err *err)
 {
     const struct recipe *recipe = job->recipe;
@@ -148,6 +163,8 @@ static int read_chunk(const struct job *job, uint64_t first, size_t n, struct er
 
     for (unsigned i = 0; ret == 0 && i < recipe->n_inputs; i++)
         ret = recipe->inputs[i]->read(recipe->inputs[i], first, n, job->raw[i], job->of.scratch, err);
+    if (ret == 0)
+        look_for_changes(job, n);
     return ret;
 }
 

@@ -40,6 +40,7 @@ static int setup(void **state)
     put_big("base", 1, true); /* model.only.weight: only the base has it, so it is copied */
     put_big("a", 2, false);
     put_big("b", 3, false);
+    put_big("same", 1, false);
     put_text("base/tokenizer.json", "{\"a\": 1}");
     put_text("m.yml", MERGE);
     return 0;
@@ -633,6 +634,26 @@ static void test_statistics_last(void **state)
     free(second);
 }
 
+/* A donor that is the base again is told of once something was read; one that differs somewhere is not. */
+static void test_idle_donors(void **state)
+{
+    struct ties ties =
+        open_text("merge_method: task_arithmetic\nbase_model: base\ndtype: bfloat16\nmodels:\n"
+                  "- model: a\n  parameters: {weight: 1}\n- model: same\n  parameters: {weight: 1}\n",
+                  NULL);
+    struct meld_idle idle;
+    uint64_t size;
+
+    (void)state;
+    assert_int_equal(meld_idle_donors(ties.meld, &idle, 1), 0);
+    free(read_variant(&ties, "same.weight=0.5", &size));
+    assert_int_equal(meld_idle_donors(ties.meld, &idle, 1), 1);
+    assert_string_equal(idle.model, "same");
+    assert_int_equal(idle.at.line, 7);
+    assert_true(idle.bytes > (uint64_t)ROWS * 5);
+    close_ties(&ties);
+}
+
 /* Requests hold a model that is closed meanwhile; the engine goes last. */
 static void test_closed_while_read(void **state)
 {
@@ -756,6 +777,7 @@ int main(void)
         cmocka_unit_test(test_stages_share_statistics),
         cmocka_unit_test(test_parameters_behind_the_passes),
         cmocka_unit_test(test_statistics_last),
+        cmocka_unit_test(test_idle_donors),
         cmocka_unit_test(test_closed_while_read),
         cmocka_unit_test(test_what_is_computed_ahead_is_found),
         cmocka_unit_test(test_statistics_are_only_begun),

@@ -144,6 +144,11 @@ struct method {
     /* The values of merge make this tensor exactly its (single) input: served by copying. NULL: never. */
     bool (*is_copy)(const struct merge *merge);
     void (*run)(const struct merge *merge, const struct kernels *kernels, const struct tile *tile);
+    /* out[i] = what the merge uses of donor i's delta r(x - b), 0 where the element is left out, neither
+     * weighted nor rescaled. out: [inputs without the base][n]; tile->out is one more temp. NULL: all of it.
+     * For people who want to see what a method does: nothing that is served depends on it. */
+    void (*kept)(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                 real *const *out);
     /* A shortcut with the same bytes where inputs have the working type on disk and the result is served as
      * it is; NULL: none. false: not for these values, nothing was written. */
     bool (*run_packed)(const struct merge *merge, const struct kernels *kernels,

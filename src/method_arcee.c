@@ -257,6 +257,17 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
                                          tile->out, tile->n);
 }
 
+static void kept(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                 real *const *out)
+{
+    const struct state *s = tile->stats;
+    const real *by = importance(merge, kernels, tile);
+
+    kernels->delta[round_of(merge->work)](tile->in[donor_of(merge)], tile->in[merge->base], out[0], tile->n);
+    for (size_t i = 0; i < tile->n; i++)
+        out[0][i] *= by[i] >= s->threshold;
+}
+
 static int check(const struct merge *merge, struct err *err)
 {
     return row_limit_check(merge, row_length(merge), err);
@@ -279,4 +290,5 @@ const struct method method_arcee_fusion = {
     .row_length = row_length,
     .n_temps = N_TEMPS + 1,
     .run = run,
+    .kept = kept,
 };

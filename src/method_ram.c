@@ -81,6 +81,26 @@ static void run_with(const struct merge *merge, const struct kernels *kernels, c
     kernels->apply[round](tile->in[merge->base], tile->out, tile->out, tile->n);
 }
 
+/* The live deltas. */
+static void keep_live(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                      double epsilon, real *const *out)
+{
+    enum round round = round_of(merge->work);
+    real eps = kernel_round(round, epsilon);
+
+    for (unsigned i = 0; i < task_donors(merge); i++) {
+        kernels->delta[round](tile->in[task_input(merge, i)], tile->in[merge->base], out[i], tile->n);
+        for (size_t k = 0; k < tile->n; k++)
+            out[i][k] *= real_abs(out[i][k]) > eps;
+    }
+}
+
+static void kept_ram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                     real *const *out)
+{
+    keep_live(merge, kernels, tile, merge->shared[RAM_EPSILON], out);
+}
+
 static void run_ram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
     run_with(merge, kernels, tile, round_of(merge->work), merge->shared[RAM_EPSILON], NULL);
@@ -173,6 +193,12 @@ static const struct pass *next_pass(const struct merge *merge, const void *state
 static const struct method_stats plus_stats = {
     .state_size = factors_size, .next = next_pass, .settle = settle};
 
+static void kept_plus(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                      real *const *out)
+{
+    keep_live(merge, kernels, tile, merge->shared[EPSILON], out);
+}
+
 static void run_plus(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
     run_with(merge, kernels, tile, ROUND_NONE, merge->shared[EPSILON],
@@ -191,6 +217,7 @@ const struct method method_ram = {
     .n_temps = N_TEMPS,
     .is_copy = task_is_base_alone,
     .run = run_ram,
+    .kept = kept_ram,
 };
 
 const struct method method_ramplus_tl = {
@@ -207,4 +234,5 @@ const struct method method_ramplus_tl = {
     .n_temps = N_TEMPS,
     .is_copy = task_is_base_alone,
     .run = run_plus,
+    .kept = kept_plus,
 };

@@ -165,20 +165,40 @@ static const struct method_stats stats = {.state_size = state_size, .next = next
 
 /* ---- the merge */
 
+/* task->deltas = the selected deltas, task->sum = what elects the sign. */
+static void elect(struct task *task)
+{
+    const struct tile *tile = task->tile;
+    real *const *deltas = tile->temp + N_TEMPS, *by = tile->temp[VARIANCE], *sum = by;
+
+    if (sorts(task->merge))
+        variances(task->merge, task->kernels, tile, 0, by);
+    for (unsigned i = 0; i < task->n_donors; i++)
+        donor_delta(task->merge, task->kernels, tile, i, by, deltas[i]);
+    task->deltas = deltas;
+    task_sum(task, task_delta, sum);
+    task->kernels->settle[task->round](sum, tile->n);
+    task->sum = sum;
+}
+
+static void kept(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                 real *const *out)
+{
+    struct task task = task_begin(merge, kernels, tile);
+
+    elect(&task);
+    for (unsigned i = 0; i < task.n_donors; i++) {
+        memset(out[i], 0, tile->n * sizeof(*out[i]));
+        task_agreeing(&task, i, 0, tile->n, out[i]);
+    }
+}
+
 static void run(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
     struct task task = task_begin(merge, kernels, tile);
-    real *const *deltas = tile->temp + N_TEMPS, *by = tile->temp[VARIANCE], *sum = by,
-                *weights = tile->temp[WEIGHTS], least = (real)1e-6;
+    real *weights = tile->temp[WEIGHTS], least = (real)1e-6;
 
-    if (sorts(merge))
-        variances(merge, kernels, tile, 0, by);
-    for (unsigned i = 0; i < task.n_donors; i++)
-        donor_delta(merge, kernels, tile, i, by, deltas[i]);
-    task.deltas = deltas;
-    task_sum(&task, task_delta, sum);
-    kernels->settle[task.round](sum, tile->n);
-    task.sum = sum;
+    elect(&task);
     task.w = energies_of(merge, tile->stats)->weight;
     task_sum(&task, task_agreeing, tile->out);
     task_sum(&task, task_agreeing_weight, weights);
@@ -202,4 +222,5 @@ const struct method method_sce = {
     .own = &order,
     .is_copy = task_is_base_alone,
     .run = run,
+    .kept = kept,
 };

@@ -87,19 +87,29 @@ static void sum_agreeing(struct task *task, const real *w, real *sum, real *divi
         task_sum(task, task_agreeing_weight, divisor);
 }
 
+/* task->deltas = the pruned deltas, weighted; the weights are left in tile->scalars. */
+static void prune_all(struct task *task)
+{
+    const struct tile *tile = task->tile;
+    real *const *deltas = tile->temp + PRUNE_TEMPS, *w = tile->scalars;
+
+    rounded_weights(task->merge, task->kernels, w);
+    for (unsigned i = 0; i < task->n_donors; i++) {
+        prune_delta(task->merge, task->kernels, tile, i, deltas[i]);
+        task->kernels->scale[task->round](deltas[i], w[i], tile->n);
+    }
+    task->deltas = deltas;
+}
+
 static void run_pruned(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)
 {
     const struct task_family *family = merge->method->own;
     struct task task = task_begin(merge, kernels, tile);
-    real *const *deltas = tile->temp + PRUNE_TEMPS, *w = tile->scalars, *sum = tile->temp[TASK_SUM_TEMPS],
-                *divisor = tile->temp[TASK_SUM_TEMPS + 1];
+    real *const *deltas, *w = tile->scalars, *sum = tile->temp[TASK_SUM_TEMPS],
+                         *divisor = tile->temp[TASK_SUM_TEMPS + 1];
 
-    rounded_weights(merge, kernels, w);
-    for (unsigned i = 0; i < task.n_donors; i++) {
-        prune_delta(merge, kernels, tile, i, deltas[i]);
-        kernels->scale[task.round](deltas[i], w[i], tile->n);
-    }
-    task.deltas = deltas;
+    prune_all(&task);
+    deltas = task.deltas;
     if (family->consensus && task.n_donors <= TASK_FUSED) {
         kernels->consensus[task.round][task.n_donors](tile->in[merge->base], (const real *const *)deltas, w,
                                                       merge->shared[TASK_NORMALIZE] != 0,
@@ -111,6 +121,30 @@ static void run_pruned(const struct merge *merge, const struct kernels *kernels,
         task.w = w;
         task_sum(&task, task_delta, tile->out);
         finish(&task, NULL);
+    }
+}
+
+/* What disagrees with the elected sign is left out, too. */
+static void kept_pruned(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        real *const *out)
+{
+    const struct task_family *family = merge->method->own;
+    struct task task = task_begin(merge, kernels, tile);
+    real *agrees = tile->temp[0];
+
+    if (family->consensus) {
+        prune_all(&task);
+        task_sum(&task, task_delta, tile->out);
+        kernels->settle[task.round](tile->out, tile->n);
+    }
+    for (unsigned i = 0; i < task.n_donors; i++) {
+        prune_values(merge, kernels, tile, i, out[i]);
+        if (!family->consensus)
+            continue;
+        memset(agrees, 0, tile->n * sizeof(*agrees));
+        kernels->agree_weight(agrees, task.deltas[i], tile->out, 1, tile->n);
+        for (size_t k = 0; k < tile->n; k++)
+            out[i][k] *= agrees[k];
     }
 }
 
@@ -188,6 +222,7 @@ static const struct task_family ties = {PRUNE_ORDER, PRUNE_MAGNITUDE, true},
         .own = &(family),                        \
         .is_copy = task_is_base_alone,           \
         .run = run_pruned,                       \
+        .kept = kept_pruned,                     \
     }
 
 PRUNED(ties, ties_params, "TIES", "https://arxiv.org/abs/2306.01708");

@@ -58,6 +58,7 @@ enum {
 #define prune_check prune_check_f64
 #define prune_row_length prune_row_length_f64
 #define prune_delta prune_delta_f64
+#define prune_values prune_values_f64
 #define tiles_run tiles_run_f64
 
 #define method_linear method_linear_f64

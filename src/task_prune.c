@@ -257,8 +257,8 @@ static void prune_ranked(const struct merge *merge, const struct kernels *kernel
 
 /* ---- a donor's delta */
 
-static void prune_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                         unsigned donor, real *d)
+void prune_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                  unsigned donor, real *d)
 {
     enum keep keep = keep_of(merge, donor);
 

@@ -57,7 +57,11 @@ uint64_t prune_row_length(const struct merge *merge);
 
 enum { PRUNE_TEMPS = 5 }; /* tile->temp arrays that prune_delta uses, the first */
 
-/* d = a donor's delta, pruned and rescaled. */
+/* d = a donor's delta, pruned. */
+void prune_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                  unsigned donor, real *d);
+
+/* The same, and rescaled. */
 void prune_delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                  unsigned donor, real *d);
 

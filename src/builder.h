@@ -45,6 +45,7 @@ struct gathered {
     struct input_tensor *views;
     unsigned *index;
     const char **asked;
+    bool *has;
 };
 
 struct builder {

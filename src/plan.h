@@ -21,11 +21,19 @@ struct plan_input {
     int model_number;  /* of the document's models (document_model); -1: none */
 };
 
+/* A model that an output tensor is made without. */
+struct plan_absent {
+    const char *model; /* name to show */
+    bool dropped;      /* it has the tensor, and the note says why it is not used; false: it has none */
+};
+
 struct plan_tensor {
     struct st_tensor st; /* name, dtype, shape, len; begin is the layout's */
     struct recipe recipe;
     struct plan_input *inputs; /* [recipe.n_inputs] */
-    double t;                  /* position in its slice, for gradients */
+    size_t n_absent;
+    struct plan_absent *absent;
+    double t;         /* position in its slice, for gradients */
     bool by_values;   /* parameter values say how it is made, by recipe.merge.method: other ones may say
                          otherwise */
     const char *note; /* why it is not simply merged, or NULL */

@@ -15,6 +15,7 @@ struct candidate {
     const char *name;
     double t;
     unsigned n;                 /* inputs that have it */
+    bool *has;                  /* [slice->n] does the model have it? */
     struct input_tensor *views; /* [n] */
     unsigned *index;            /* [n] of the model in the slice */
     const char *
@@ -72,11 +73,13 @@ static int make_room(struct candidate *c)
         g->views = arena_alloc(&b->arena, c->slice->n, sizeof(*g->views));
         g->index = arena_alloc(&b->arena, c->slice->n, sizeof(*g->index));
         g->asked = arena_alloc(&b->arena, c->slice->n, sizeof(*g->asked));
-        g->room = g->views && g->index && g->asked ? c->slice->n : 0;
+        g->has = arena_alloc(&b->arena, c->slice->n, sizeof(*g->has));
+        g->room = g->views && g->index && g->asked && g->has ? c->slice->n : 0;
     }
     c->views = g->views;
     c->index = g->index;
     c->asked = g->asked;
+    c->has = g->has;
     return g->room ? 0 : -ENOMEM;
 }
 
@@ -92,6 +95,7 @@ static int gather(struct candidate *c, const char *const *names)
             input_find_tied(&b->plan->arena, c->slice->models[i], name, &b->gathered.hint, &c->views[c->n]);
         if (found < 0)
             return found;
+        c->has[i] = found;
         if (found == 0)
             continue;
         if (widen_fp8(c, &c->views[c->n]))
@@ -477,6 +481,24 @@ static int copy_inputs(struct candidate *c, struct plan_tensor *tensor)
     return 0;
 }
 
+/* Models of the slice that are not among the inputs. */
+static int note_absent(struct candidate *c, struct plan_tensor *tensor)
+{
+    struct plan_absent *absent;
+
+    for (unsigned i = 0, k = 0; i < c->slice->n; i++) {
+        if (k < c->n && c->index[k] == i) {
+            k++;
+            continue;
+        }
+        absent = arena_push(&c->builder->plan->arena, &tensor->absent, &tensor->n_absent, sizeof(*absent));
+        if (!absent)
+            return -ENOMEM;
+        *absent = (struct plan_absent){c->slice->models[i]->name, c->has[i]};
+    }
+    return 0;
+}
+
 static int set_size(struct candidate *c, struct plan_tensor *tensor)
 {
     const struct merge *merge = &tensor->recipe.merge;
@@ -513,6 +535,8 @@ static int plan_candidate(struct candidate *c)
         status = set_size(c, &tensor);
     if (status == 0)
         status = copy_inputs(c, &tensor);
+    if (status == 0)
+        status = note_absent(c, &tensor);
     if (status == 0)
         status = add_slot(c, &tensor.recipe);
     if (status)

@@ -51,9 +51,10 @@ int recipe_compute(const struct recipe *recipe, uint64_t first, size_t n, void *
                    struct err *err);
 
 /* Call `visit` with tiles of the inputs, cast to the working type, over elements [first, first + n) of a
- * RECIPE_MERGE, in order; whole rows where the method has them: first and n are multiples then. state: what
- * tile->stats shall be. The visitor gets the tile's first element beside the tile, which only the method may
- * look into (real.h). */
+ * RECIPE_MERGE, in order; whole rows where the method has them: the first and the last row even where only a
+ * part of them is asked for. A RECIPE_CAST may have many inputs here: they are tiles of at most TILE
+ * elements. state: what tile->stats shall be. The visitor gets the tile's first element beside the tile,
+ * which only the method, and code that is built twice as it is, may look into (real.h). */
 typedef void tile_visit(void *arg, const struct merge *merge, const struct kernels *kernels,
                         const struct tile *tile, uint64_t first);
 int recipe_visit(const struct recipe *recipe, const void *state, uint64_t first, uint64_t n,

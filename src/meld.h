@@ -161,6 +161,12 @@ typedef bool meld_progress(void *arg, uint64_t done, uint64_t total);
  * -ECANCELED; -ENOMEM. */
 int meld_inspect(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **text);
 
+/* Read every tensor, and tell what the merge does to it as JSON: each donor's parameters, size and direction,
+ * what the method keeps of it, what rounding leaves (docs/report.md). *json is malloc'd. What cannot be read
+ * is an error in report, and the rest is told. progress may be NULL. Not after meld_start. 0; -ECANCELED;
+ * -ENOMEM. */
+int meld_survey(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **json);
+
 struct meld_counters {
     uint64_t cache_bytes, cache_used, hits, misses, joined,
         evicted;                                                 /* pieces, but for *_bytes and cache_used */

@@ -11,6 +11,7 @@
 #include "inspect.h"
 #include "models.h"
 #include "recipe_edit.h"
+#include "survey_json.h"
 #include "witness.h"
 
 /* ---- identity */
@@ -547,4 +548,15 @@ int meld_inspect(struct meld *meld, meld_progress *progress, void *arg, struct r
     unsigned n_threads = meld->engine ? meld->engine->n_threads : engine_cpus();
 
     return inspect_tensors(meld->plans, n_threads, progress, arg, report, text);
+}
+
+int meld_survey(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **json)
+{
+    unsigned n_threads = meld->engine ? meld->engine->n_threads : engine_cpus();
+    struct survey *survey;
+    int status = survey_run(meld->plans, n_threads, progress, arg, report, &survey);
+
+    *json = status == 0 ? survey_json(survey) : NULL;
+    survey_free(survey);
+    return status == 0 && !*json ? -ENOMEM : status;
 }

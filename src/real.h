@@ -60,6 +60,8 @@ enum {
 #define prune_delta prune_delta_f64
 #define prune_values prune_values_f64
 #define tiles_run tiles_run_f64
+#define add_inputs add_inputs_f64
+#define add_kept add_kept_f64
 
 #define method_linear method_linear_f64
 #define method_task_arithmetic method_task_arithmetic_f64

@@ -31,21 +31,23 @@ _meldfs()
     local IFS=$' \t\n'
 
     if ((COMP_CWORD == 1)); then
-        _meldfs_words 'mount umount check explain export status top help version --help --version'
+        _meldfs_words 'mount umount check explain export report status top help version --help --version'
         return
     fi
     case $command:$previous in
     mount:-o) _meldfs_options 'allow_other noprefetch' && return ;;
     export:-o) _meldfs_options '' && return ;;
+    report:-o) compopt -o default && return ;;
     esac
     case $command:$cur in
     mount:-*) _meldfs_words '-f -d -o' ;;
     export:-*) _meldfs_words '-o --part --afresh' ;;
+    report:-*) _meldfs_words '-o --json' ;;
     check:-*) _meldfs_words '--strict --deep' ;;
     status:-*) _meldfs_words '--json' ;;
-    help:*) _meldfs_words 'mount umount check explain export status top version' ;;
+    help:*) _meldfs_words 'mount umount check explain export report status top version' ;;
     umount:* | status:* | top:*) _meldfs_mounts ;;
-    mount:* | check:* | explain:* | export:*)
+    mount:* | check:* | explain:* | export:* | report:*)
         compopt -o filenames
         mapfile -t COMPREPLY < <(
             if ((COMP_CWORD == 2)); then

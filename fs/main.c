@@ -15,6 +15,7 @@
 #include "mount.h"
 #include "options.h"
 #include "progress.h"
+#include "report.h"
 #include "status.h"
 #include "top.h"
 #include "unmount.h"
@@ -28,8 +29,9 @@ struct call {
     const struct command *command;
     struct mount_request request; /* config and mountpoint are the first two arguments, whatever they mean */
     int n_args;
-    bool deep; /* check reads the tensors */
-    bool json; /* status is for programs */
+    bool deep;          /* check reads the tensors */
+    bool json;          /* report, status */
+    const char *output; /* of report; NULL: standard output */
     struct export_options export;
 };
 
@@ -46,6 +48,7 @@ static int run_umount(struct call *call);
 static int run_check(struct call *call);
 static int run_explain(struct call *call);
 static int run_export(struct call *call);
+static int run_report(struct call *call);
 static int run_status(struct call *call);
 static int run_top(struct call *call);
 static int run_help(struct call *call);
@@ -83,6 +86,11 @@ static const struct command commands[] = {
      "The folder is made if it is not there, and must hold none of the model's files. They appear when\n"
      "all of them are complete. After Ctrl-C, an error or a crash the same command goes on where it\n"
      "was. Parts may be written into one folder at once, by any number of computers.\n"},
+    {"report", "CONFIG [-o FILE] [--json]", 1, 1, "o:", run_report,
+     "tell what the merge does to every tensor",
+     "  -o FILE   write there instead of to standard output\n"
+     "  --json    figures for programs instead of a page for a browser\n"
+     "Reads every tensor. The page needs no network.\n"},
     {"status", "[MOUNTPOINT] [--json]", 0, 1, "", run_status,
      "memory, cache and throughput of running mounts", "  --json  for programs\n"},
     {"top", "[MOUNTPOINT]", 0, 1, "", run_top, "the same live, in the terminal",
@@ -223,6 +231,26 @@ static int run_export(struct call *call)
     return status;
 }
 
+/* The merge file's name without folder and ending. */
+static char *title_of(const char *config)
+{
+    const char *name = strrchr(config, '/') ? strrchr(config, '/') + 1 : config;
+    size_t len = strcspn(name, ".");
+
+    return strndup(name, len ? len : strlen(name));
+}
+
+static int run_report(struct call *call)
+{
+    struct meld *meld = plan(call, NULL);
+    char *title = meld ? title_of(call->request.config) : NULL;
+    int status = title ? report_run(meld, title, call->output, call->json) : 1;
+
+    free(title);
+    meld_close(meld);
+    return status;
+}
+
 static int run_status(struct call *call)
 {
     return status_run(call->request.config, call->json);
@@ -324,6 +352,10 @@ static int take_option(int letter, char **argv, struct call *call)
         call->request.foreground = true;
         return 0;
     case 'o':
+        if (strcmp(command->name, "report") == 0) {
+            call->output = optarg;
+            return 0;
+        }
         return parse_list(optarg, &call->request.options) < 0 ? 3 : 0;
     case OPT_STRICT:
         call->request.options.strict = true;
@@ -337,7 +369,7 @@ static int take_option(int letter, char **argv, struct call *call)
         break;
     case OPT_JSON:
         call->json = true;
-        if (strcmp(command->name, "status") == 0)
+        if (strcmp(command->name, "report") == 0 || strcmp(command->name, "status") == 0)
             return 0;
         break;
     case OPT_PART:

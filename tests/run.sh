@@ -3,8 +3,8 @@
 # ${XDG_CACHE_HOME:-~/.cache}/meldfs-tests.
 #
 #     tests/run.sh                  everything
-#     tests/run.sh quick            unit, format, and the quick tests of golden, mount and real
-#     tests/run.sh PART...          some of: unit format asan tsan fuzz golden mount user real memory install
+#     tests/run.sh quick            unit, format, and the quick tests of golden, report, mount and real
+#     tests/run.sh PART...          some of: unit format asan tsan fuzz golden report mount user real memory install
 #     tests/run.sh MODULE...        the unit test of a module: tests/run.sh cache
 #     tests/run.sh mount -k direct  what follows -k, -x, -s goes to pytest
 #
@@ -13,7 +13,7 @@ set -uo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-PARTS=(unit format install golden mount user real memory asan tsan fuzz)
+PARTS=(unit format install golden report mount user real memory asan tsan fuzz)
 PACKAGES=("${BUILD_PACKAGES[@]}" clang clang-format llvm libclang-rt-14-dev libcmocka-dev python3 python3-venv mandoc
           procps util-linux passwd tar diffutils findutils)
 FUZZ_SECONDS=${FUZZ_SECONDS:-60}
@@ -87,6 +87,13 @@ part_golden() {
     folder=$(release) && pytest "$folder" "$top/tests/golden"
 }
 
+# The pages of `meldfs report`, in a browser.
+part_report() {
+    local folder
+    need_packages chromium || return
+    folder=$(release) && pytest "$folder" "$top/tests/report"
+}
+
 part_mount() {
     local folder
     need_fuse || return
@@ -102,6 +109,7 @@ part_user() {
 part_real() {
     local folder
     need_fuse || return
+    need_packages chromium || return
     folder=$(release) && pytest "$folder" "$top/tests/real" -s
 }
 
@@ -142,7 +150,7 @@ part_asan() {
 part_tsan() {
     local folder
     folder=$(CC=clang build clang-tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false) || return
-    unit_tests "$folder" pool cache engine export control || return
+    unit_tests "$folder" pool cache engine survey export control || return
     need_fuse || return
     sanitized "$folder"
 }
@@ -196,7 +204,7 @@ main() {
         case $1 in
             -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit ;;
             -*) PYTEST=("$@"); break ;;
-            quick) names+=(unit format golden mount real) PYTEST=(-m quick) ;;
+            quick) names+=(unit format golden report mount real) PYTEST=(-m quick) ;;
             *) names+=("$1") ;;
         esac
         shift

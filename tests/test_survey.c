@@ -303,8 +303,7 @@ static void test_json(void **state)
     (void)state;
     assert_non_null(json);
     assert_null(strstr(text, scratch_dir)); /* models are told by name */
-    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(tensor, "name")),
-                        "v</script>\"\\\xc3\xa9");
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(tensor, "name")), "v</script>\"\\\xc3\xa9");
     assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(left_out, "model")), "b");
     assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(left_out, "why")), "it has no such tensor");
     assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(tensor, "cosines")), 1);

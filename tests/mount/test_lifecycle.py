@@ -86,7 +86,7 @@ def test_missing_recipe(tmp_path):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("command", ["mount", "check", "export", "explain"])
+@pytest.mark.parametrize("command", ["mount", "check", "export", "explain", "report"])
 def test_five_mistakes(command, tmp_path):
     recipe = tmp_path / "five.yml"
     recipe.write_text(FIVE_MISTAKES)

@@ -55,11 +55,16 @@ int meld_engine_new(const struct meld_engine_options *options, struct meld_engin
     return err_set(err, -ENOMEM, "out of memory");
 }
 
+struct stat_store *engine_store(struct meld_engine *engine)
+{
+    if (engine->stats_dir && !engine->store && !engine->stats_problem.text[0])
+        stat_store_open(engine->stats_dir, STAT_STORE_BYTES, &engine->store, &engine->stats_problem);
+    return engine->store;
+}
+
 int meld_engine_start(struct meld_engine *engine, struct err *err)
 {
-    if (engine->stats_dir)
-        stat_store_open(engine->stats_dir, STAT_STORE_BYTES, &engine->store, &engine->stats_problem);
-    return serve_new(engine->cache_bytes, engine->n_threads, engine->store, &engine->serve, err);
+    return serve_new(engine->cache_bytes, engine->n_threads, engine_store(engine), &engine->serve, err);
 }
 
 const char *meld_engine_problem(const struct meld_engine *engine)

@@ -49,5 +49,8 @@ struct meld {
 struct meld *meld_result(struct meld *meld);
 
 unsigned engine_cpus(void);
+/* Opened when it is first asked for, which must be after the last fork; by one thread at a time. NULL: none.
+ */
+struct stat_store *engine_store(struct meld_engine *engine);
 
 #endif

@@ -288,11 +288,11 @@ static int tell(const struct survey *survey, struct report *report, char **text)
     return status;
 }
 
-int inspect_tensors(const struct plan_set *plans, unsigned n_threads, meld_progress *progress, void *arg,
-                    struct report *report, char **text)
+int inspect_tensors(const struct plan_set *plans, const struct survey_how *how, struct report *report,
+                    char **text)
 {
     struct survey *survey;
-    int status = survey_run(plans, n_threads, progress, arg, report, &survey);
+    int status = survey_run(plans, how, report, &survey);
 
     *text = NULL;
     if (status == 0)

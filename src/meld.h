@@ -172,6 +172,7 @@ struct meld_counters {
         evicted;                                                 /* pieces, but for *_bytes and cache_used */
     uint64_t requests, bytes_served, bytes_computed, bytes_read; /* since the start */
     uint64_t stats_done, stats_loaded, stats_running;            /* tensors: computed; found on disk; now */
+    uint64_t stats_todo, stats_todo_bytes; /* tensors begun and not finished; what one pass over them reads */
     uint64_t stats_bytes_read, stats_kept;
     uint64_t failed; /* requests answered by an error */
 };

@@ -543,18 +543,28 @@ char *meld_explain(const struct meld *meld, const char *tensor, struct err *err)
     return explain_render(meld->plan, tensor, &status, err);
 }
 
+static struct survey_how survey_how(struct meld *meld, meld_progress *progress, void *arg)
+{
+    return (struct survey_how){
+        .n_threads = meld->engine ? meld->engine->n_threads : engine_cpus(),
+        .store = meld->engine ? engine_store(meld->engine) : NULL,
+        .progress = progress,
+        .arg = arg,
+    };
+}
+
 int meld_inspect(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **text)
 {
-    unsigned n_threads = meld->engine ? meld->engine->n_threads : engine_cpus();
+    struct survey_how how = survey_how(meld, progress, arg);
 
-    return inspect_tensors(meld->plans, n_threads, progress, arg, report, text);
+    return inspect_tensors(meld_result(meld)->plans, &how, report, text);
 }
 
 int meld_survey(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **json)
 {
-    unsigned n_threads = meld->engine ? meld->engine->n_threads : engine_cpus();
+    struct survey_how how = survey_how(meld, progress, arg);
     struct survey *survey;
-    int status = survey_run(meld->plans, n_threads, progress, arg, report, &survey);
+    int status = survey_run(meld_result(meld)->plans, &how, report, &survey);
 
     *json = status == 0 ? survey_json(survey) : NULL;
     survey_free(survey);

@@ -697,6 +697,8 @@ void serve_counters(struct serve *serve, struct meld_counters *counters)
     counters->stats_done = stats.tensors;
     counters->stats_loaded = stats.loaded;
     counters->stats_running = stats.running;
+    counters->stats_todo = stats.todo;
+    counters->stats_todo_bytes = stats.todo_bytes;
     counters->stats_kept = stats.kept_bytes;
     counters->stats_bytes_read = stats.bytes_read;
     counters->cache_bytes = cache.slots * PIECE;

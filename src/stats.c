@@ -72,6 +72,7 @@ struct stats {
     pthread_mutex_t lock;            /* guards slots, entries and what follows */
     struct stats_run *queue, **tail; /* runs that await their turn */
     unsigned n_active;
+    uint64_t todo, todo_bytes; /* runs that have not ended; what one pass of each reads */
     struct stats_run *starved; /* active ones whose next pass awaits memory, the last to come first */
     struct stats_run
         *oversized; /* the same, for all of the memory; while one waits no other pass is let in */
@@ -127,6 +128,11 @@ static size_t inputs_bytes(const struct recipe *recipe)
     for (unsigned i = 0; i < recipe->n_inputs; i++)
         bytes += dtype_bits(recipe->inputs[i]->dtype) / 8;
     return bytes ? bytes : 1;
+}
+
+static uint64_t pass_bytes(const struct recipe *recipe)
+{
+    return recipe->merge.n * inputs_bytes(recipe);
 }
 
 static uint64_t divide_up(uint64_t a, uint64_t b)
@@ -600,6 +606,8 @@ static void end_run(struct stats_run *run)
     run->entry->run = NULL;
     waiter = run->waiters;
     stats->n_active--;
+    stats->todo--;
+    stats->todo_bytes -= pass_bytes(run->recipe);
     pthread_mutex_unlock(&stats->lock);
     for (; waiter; waiter = next) { /* they ask again, and find it */
         next = waiter->next;
@@ -753,6 +761,8 @@ static struct stats_run *begin_entry(struct stats *stats, struct stat_entry *ent
     entry->run = run;
     entry->pins++;
     run->entry = entry;
+    stats->todo++;
+    stats->todo_bytes += pass_bytes(recipe);
     return run;
 }
 
@@ -815,6 +825,8 @@ void stats_counters(struct stats *stats, struct stats_counters *counters)
     counters->bytes_read = atomic_load_explicit(&stats->bytes_read, memory_order_relaxed);
     pthread_mutex_lock(&stats->lock);
     counters->running = stats->n_active;
+    counters->todo = stats->todo;
+    counters->todo_bytes = stats->todo_bytes;
     counters->kept_bytes = stats->kept_bytes;
     pthread_mutex_unlock(&stats->lock);
 }

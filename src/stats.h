@@ -33,7 +33,8 @@ struct stats_waiter {
 struct stats_counters {
     uint64_t tensors, loaded, bytes_read, running; /* computed, and found on disk, since the start; elements'
                                                       bytes read by passes; now */
-    uint64_t kept_bytes;                           /* of finished states */
+    uint64_t todo, todo_bytes; /* begun and not finished; what one pass over each of them reads */
+    uint64_t kept_bytes;       /* of finished states */
 };
 
 /* As many tensors as threads are worked on at a time. spare_max: bytes of states that no slot holds. store:

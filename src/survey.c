@@ -444,8 +444,9 @@ static void lane_fini(struct lane *lane, const struct sweep *sweep)
     free(lane->changes);
 }
 
-static int run_lanes(struct sweep *sweep, unsigned n_threads, meld_progress *progress, void *arg)
+static int run_lanes(struct sweep *sweep, const struct survey_how *how)
 {
+    unsigned n_threads = how->n_threads;
     struct lane *lanes = calloc(n_threads, sizeof(*lanes));
     struct err err;
     int status = lanes ? 0 : -ENOMEM;
@@ -454,13 +455,13 @@ static int run_lanes(struct sweep *sweep, unsigned n_threads, meld_progress *pro
         status = lane_init(&lanes[i], sweep);
     if (status == 0)
         status = pool_new(n_threads, kernels_best(), &sweep->pool, &err);
-    if (status == 0 && !(sweep->stats = stats_new(sweep->pool, n_threads, 0, NULL)))
+    if (status == 0 && !(sweep->stats = stats_new(sweep->pool, n_threads, 0, how->store)))
         status = -ENOMEM;
     sweep->n_lanes = status ? 0 : n_threads;
     for (unsigned i = 0; i < n_threads && status == 0; i++)
         pool_submit(sweep->pool, &lanes[i].task);
     if (status == 0)
-        wait_for_lanes(sweep, progress, arg);
+        wait_for_lanes(sweep, how->progress, how->arg);
     pool_free(sweep->pool);
     for (unsigned i = 0; lanes && i < n_threads; i++)
         lane_fini(&lanes[i], sweep);
@@ -469,16 +470,18 @@ static int run_lanes(struct sweep *sweep, unsigned n_threads, meld_progress *pro
 }
 
 /* The states are gone: whoever asks next computes them anew. */
-static void forget_states(struct stats *stats, const struct plan_set *plans)
+static void forget_states(const struct sweep *sweep, const struct plan_set *plans)
 {
+    for (size_t i = 0; i < sweep->n; i++)
+        stats_release(sweep->stats, &sweep->subjects[i].slot);
     for (size_t p = 0; p < plans->n_plans; p++) {
         for (size_t i = 0; i < plans->plans[p]->n_tensors; i++)
-            stats_release(stats, plans->plans[p]->tensors[i].recipe.slot);
+            stats_release(sweep->stats, plans->plans[p]->tensors[i].recipe.slot);
     }
 }
 
-int survey_run(const struct plan_set *plans, unsigned n_threads, meld_progress *progress, void *arg,
-               struct report *report, struct survey **out)
+int survey_run(const struct plan_set *plans, const struct survey_how *how, struct report *report,
+               struct survey **out)
 {
     struct sweep sweep = {.report = report};
     struct survey *survey = calloc(1, sizeof(*survey));
@@ -492,9 +495,9 @@ int survey_run(const struct plan_set *plans, unsigned n_threads, meld_progress *
         status = list_subjects(&sweep, survey);
     }
     if (status == 0)
-        status = run_lanes(&sweep, n_threads, progress, arg);
+        status = run_lanes(&sweep, how);
     if (sweep.stats)
-        forget_states(sweep.stats, plans);
+        forget_states(&sweep, plans);
     stats_free(sweep.stats);
     for (size_t i = 0; sweep.subjects && i < sweep.n; i++)
         free(sweep.subjects[i].blocks);

@@ -61,10 +61,17 @@ struct survey {
     struct arena arena;
 };
 
+struct survey_how {
+    unsigned n_threads;
+    struct stat_store *store; /* where statistics are found and kept; NULL: nowhere */
+    meld_progress *progress;  /* or NULL */
+    void *arg;
+};
+
 /* Read everything once, with workers of its own. Nothing may be served from the same plans meanwhile. What
  * cannot be read goes to report, once a tensor. 0; -ECANCELED (progress said so); -ENOMEM. */
-int survey_run(const struct plan_set *plans, unsigned n_threads, meld_progress *progress, void *arg,
-               struct report *report, struct survey **out);
+int survey_run(const struct plan_set *plans, const struct survey_how *how, struct report *report,
+               struct survey **out);
 void survey_free(struct survey *survey); /* NULL is fine */
 
 double survey_dot(const struct survey_numbers *numbers, unsigned i, unsigned j); /* i != j */

@@ -64,7 +64,8 @@ static struct surveyed survey_of(const char *yaml, unsigned n_threads)
 {
     struct surveyed s = {.planned = good(yaml)};
 
-    assert_int_equal(survey_run(s.planned.set, n_threads, NULL, NULL, &s.report, &s.survey), 0);
+    assert_int_equal(
+        survey_run(s.planned.set, &(struct survey_how){.n_threads = n_threads}, &s.report, &s.survey), 0);
     assert_int_equal(s.report.n, 0);
     return s;
 }
@@ -329,7 +330,9 @@ static void test_stopping(void **state)
     struct survey *survey;
 
     (void)state;
-    assert_int_equal(survey_run(p.set, 2, stop, NULL, &report, &survey), -ECANCELED);
+    assert_int_equal(
+        survey_run(p.set, &(struct survey_how){.n_threads = 2, .progress = stop}, &report, &survey),
+        -ECANCELED);
     assert_null(survey);
     assert_int_equal(report.n, 0);
     drop(&p);
@@ -348,7 +351,7 @@ static void test_a_tensor_that_cannot_be_read(void **state)
     p = good("merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: cut}]\n"
              "parameters: {weight: 1}\n");
     assert_int_equal(truncate(scratch_path("cut/model.safetensors"), 300000), 0);
-    assert_int_equal(survey_run(p.set, 2, NULL, NULL, &report, &survey), 0);
+    assert_int_equal(survey_run(p.set, &(struct survey_how){.n_threads = 2}, &report, &survey), 0);
     assert_int_equal(report.n_errors, 1);
     text = survey_json(survey);
     assert_non_null(strstr(text, "\"failed\":"));

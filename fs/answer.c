@@ -218,11 +218,47 @@ static bool add_all_derived(cJSON *object, const char *text, const char *before,
            add_derived(object, "stats_left_seconds", number_or_null(left));
 }
 
+/* The object that the lines of a section go to. NULL for want of memory. */
+static cJSON *add_section(cJSON *object, const struct answer_line *line)
+{
+    char *key = as_utf8(line->value, line->value_len), *list_key = NULL;
+    cJSON *list = NULL, *section = NULL;
+
+    if (key && asprintf(&list_key, "%ss", key) < 0)
+        list_key = NULL;
+    if (list_key) {
+        list = cJSON_GetObjectItemCaseSensitive(object, list_key);
+        list = list ? list : cJSON_AddArrayToObject(object, list_key);
+        section = cJSON_IsArray(list) ? cJSON_CreateObject() : NULL;
+    }
+    if (section && !cJSON_AddItemToArray(list, section)) {
+        cJSON_Delete(section);
+        section = NULL;
+    }
+    free(key);
+    free(list_key);
+    return section;
+}
+
+static bool add_text(cJSON *object, const char *text)
+{
+    cJSON *target = object;
+    struct answer_line line;
+    bool good = true;
+
+    while (good && answer_next(&text, &line)) {
+        if (is_key(&line, "section"))
+            good = (target = add_section(object, &line)) != NULL;
+        else if (!is_key(&line, "mountpoint") && !is_key(&line, "answers"))
+            good = add_line(target, &line);
+    }
+    return good;
+}
+
 cJSON *answer_json(const struct mount_entry *mount, const char *text, const char *before, double seconds,
                    const char *error)
 {
     cJSON *object = cJSON_CreateObject();
-    struct answer_line line;
     bool good;
 
     if (!object)
@@ -232,10 +268,8 @@ cJSON *answer_json(const struct mount_entry *mount, const char *text, const char
     if (good && !text)
         good = add(object, "recipe", text_value(mount->source, strlen(mount->source))) &&
                add(object, "error", text_value(error, strlen(error)));
-    for (const char *at = text; good && text && answer_next(&at, &line);)
-        good = is_key(&line, "mountpoint") || is_key(&line, "answers") || add_line(object, &line);
     if (good && text)
-        good = add_all_derived(object, text, before, seconds);
+        good = add_text(object, text) && add_all_derived(object, text, before, seconds);
     if (good)
         return object;
     cJSON_Delete(object);

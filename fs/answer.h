@@ -37,8 +37,8 @@ double answer_statistics_left(const char *before, const char *now, double second
 /* One mount as an object: its mountpoint, every key of the text, and figures that follow from them: hit_ratio
  * (null where nothing was asked for), memory_other_bytes and stats_left_seconds (null where it cannot be
  * told; before: the text of `seconds` ago, or NULL). Numbers are numbers, to the last digit; a key that comes
- * more than once has a list. text NULL: the daemon did not answer, for the reason `error`. NULL if memory
- * runs out. */
+ * more than once has a list; the lines that follow a `section recipe` are an object in the list `recipes`.
+ * text NULL: the daemon did not answer, for the reason `error`. NULL if memory runs out. */
 cJSON *answer_json(const struct mount_entry *mount, const char *text, const char *before, double seconds,
                    const char *error);
 

@@ -14,8 +14,11 @@
 
 #include "cli.h"
 
-#define ANSWER_MAX (256 << 10)
-#define PATIENCE 2.0 /* seconds */
+#define REQUEST_MAX 8192
+#define ANSWER_MAX ((size_t)16 << 20) /* a line or two a recipe, of thousands */
+#define PATIENCE 2.0                  /* of a client, in seconds */
+#define ASK_PATIENCE 1.0              /* of the daemon, for a request */
+#define TELL_PATIENCE 1.0             /* of the daemon, until its answer is taken */
 
 static bool is_private(int folder)
 {
@@ -171,15 +174,62 @@ static void send_away(struct control *control)
     control->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-void control_serve(struct control *control, const char *text)
+/* Wait until the descriptor is ready, at most until `end`. */
+static bool is_ready(int fd, short events, double end)
+{
+    struct pollfd ready = {.fd = fd, .events = events};
+    double left = end - cli_clock();
+
+    return left > 0 && poll(&ready, 1, (int)(left * 1000) + 1) > 0;
+}
+
+/* Up to the newline or the end; what has come by the end of the time counts. */
+static void read_request(int fd, char *text, size_t room)
+{
+    double end = cli_clock() + ASK_PATIENCE;
+    size_t len = 0;
+
+    text[0] = '\0';
+    while (len < room - 1 && !strchr(text, '\n') && is_ready(fd, POLLIN, end)) {
+        ssize_t got = recv(fd, text + len, room - 1 - len, MSG_DONTWAIT);
+
+        if (got <= 0)
+            break;
+        len += (size_t)got;
+        text[len] = '\0';
+    }
+    text[strcspn(text, "\n")] = '\0';
+}
+
+static bool send_all(int fd, const char *text, double end)
+{
+    size_t len = strlen(text);
+
+    while (len > 0 && is_ready(fd, POLLOUT, end)) {
+        ssize_t sent = send(fd, text, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (sent < 0 && errno != EAGAIN)
+            return false;
+        text += sent > 0 ? sent : 0;
+        len -= sent > 0 ? (size_t)sent : 0;
+    }
+    return len == 0;
+}
+
+void control_serve(struct control *control, control_answer *answer, void *arg)
 {
     int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    char request[REQUEST_MAX], *text;
 
     if (fd < 0 && (errno == EMFILE || errno == ENFILE))
         send_away(control);
     if (fd < 0)
         return;
-    (void)!send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+    read_request(fd, request, sizeof(request));
+    text = answer(arg, request);
+    if (text)
+        send_all(fd, text, cli_clock() + TELL_PATIENCE);
+    free(text);
     close(fd);
 }
 
@@ -251,26 +301,33 @@ static int connect_to_mount(const struct mount_entry *mount, pid_t *pid)
     return ret;
 }
 
-/* false: it took too long, or the connection broke. */
-static bool read_answer(int fd, char *text, size_t room)
+/* malloc'd; NULL: it took too long, the connection broke, or memory ran out. */
+static char *read_answer(int fd)
 {
-    double end = cli_clock() + PATIENCE, left;
-    struct pollfd ready = {.fd = fd, .events = POLLIN};
-    size_t len = 0;
+    double end = cli_clock() + PATIENCE;
+    size_t len = 0, room = 4096;
+    char *text = malloc(room), *grown;
+    ssize_t got = -1;
 
-    while ((left = end - cli_clock()) > 0 && len < room - 1) {
-        ssize_t got;
-
-        if (poll(&ready, 1, (int)(left * 1000) + 1) <= 0)
-            continue;
+    while (text && is_ready(fd, POLLIN, end)) {
         got = recv(fd, text + len, room - 1 - len, MSG_DONTWAIT);
-        if (got <= 0) {
-            text[len] = '\0';
-            return got == 0 && len > 0;
-        }
+        if (got <= 0)
+            break;
         len += (size_t)got;
+        if (len < room - 1)
+            continue;
+        grown = room < ANSWER_MAX ? realloc(text, 2 * room) : NULL;
+        if (!grown)
+            break;
+        text = grown;
+        room *= 2;
     }
-    return false;
+    if (text && got == 0 && len > 0) {
+        text[len] = '\0';
+        return text;
+    }
+    free(text);
+    return NULL;
 }
 
 static int tell(const struct mount_entry *mount, int code, struct err *err)
@@ -285,22 +342,27 @@ static int tell(const struct mount_entry *mount, int code, struct err *err)
     return err_set(err, code, "does not answer");
 }
 
-int control_ask(const struct mount_entry *mount, char **text, pid_t *pid, struct err *err)
+int control_request(const struct mount_entry *mount, const char *request, char **text, pid_t *pid,
+                    struct err *err)
 {
     int fd = connect_to_mount(mount, pid);
-    bool answered;
+    char *line = NULL;
 
     *text = NULL;
     if (fd < 0)
         return tell(mount, fd, err);
-    *text = malloc(ANSWER_MAX);
-    answered = *text && read_answer(fd, *text, ANSWER_MAX);
+    if (asprintf(&line, "%s\n", request) < 0)
+        line = NULL;
+    if (line && send_all(fd, line, cli_clock() + PATIENCE))
+        *text = read_answer(fd);
+    free(line);
     close(fd);
-    if (answered)
-        return 0;
-    free(*text);
-    *text = NULL;
-    return tell(mount, -ETIMEDOUT, err);
+    return *text ? 0 : tell(mount, -ETIMEDOUT, err);
+}
+
+int control_ask(const struct mount_entry *mount, char **text, pid_t *pid, struct err *err)
+{
+    return control_request(mount, "status", text, pid, err);
 }
 
 void control_value(const char *text, const char *key, char *value, size_t room)

@@ -13,43 +13,102 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cachedir.h"
 #include "cli.h"
 #include "control.h"
 #include "meld.h"
 #include "mountinfo.h"
+#include "recipes.h"
+#include "self.h"
 #include "session.h"
 
 struct mounting {
-    struct meld_engine *engine;
     const struct mount_request *request;
-    struct meld *meld;
-    char *recipe, *mountpoint; /* absolute */
-    int ready_fd;              /* the parent waits at its other end; -1 in the foreground */
+    struct meld_engine *engine; /* NULL once the session has it, and so are recipes */
+    struct planner planner;
+    struct recipes *recipes;
+    char *config, *cwd, *mountpoint; /* absolute */
+    bool folder;                     /* config is one, of recipes */
+    int ready_fd;                    /* the parent waits at its other end; -1 in the foreground */
 };
 
-static int plan(struct mounting *m)
+static int make_engine(struct mounting *m, struct err *err)
+{
+    const struct mount_options *options = &m->request->options;
+    char *stats_dir = options->no_stats ? NULL : cachedir_path();
+    int ret = meld_engine_new(&(struct meld_engine_options){.cache_bytes = options->cache_bytes,
+                                                            .n_threads = options->n_threads,
+                                                            .stats_dir = stats_dir},
+                              &m->engine, err);
+
+    free(stats_dir);
+    return ret;
+}
+
+/* A link to a merge file is not followed here: it may lead elsewhere one day. */
+static int find_config(struct mounting *m, struct err *err)
+{
+    const char *config = m->request->config;
+    struct stat st;
+
+    if (stat(config, &st) < 0)
+        return err_set(err, -errno, "%s: %s", config, strerror(errno));
+    m->folder = S_ISDIR(st.st_mode);
+    if (!m->folder) {
+        m->config = mountinfo_absolute(config, err);
+        return m->config ? 0 : -ENOENT;
+    }
+    m->config = realpath(config, NULL);
+    return m->config ? 0 : err_set(err, -errno, "%s: %s", config, strerror(errno));
+}
+
+static int make_recipes(struct mounting *m, struct err *err)
 {
     const struct mount_request *request = m->request;
-    struct meld_options options = {
-        .config = request->config,
-        .yaml_dir_only = request->fstab,
-        .strict = request->options.strict,
-        .seed = request->options.seed,
-    };
-    struct meld_engine_options engine = {.cache_bytes = request->options.cache_bytes,
-                                         .n_threads = request->options.n_threads};
-    struct report report = {0};
+
+    m->cwd = request->fstab ? NULL : getcwd(NULL, 0);
+    m->planner.engine = m->engine;
+    m->planner.cwd = m->cwd;
+    m->planner.yaml_dir_only = request->fstab;
+    m->planner.strict = request->options.strict;
+    m->planner.seed = request->options.seed;
+    m->planner.set = request->set;
+    m->planner.n_set = request->n_set;
+    m->recipes = recipes_new(&m->planner, m->config, m->folder);
+    return m->recipes ? 0 : err_set(err, -ENOMEM, "out of memory");
+}
+
+struct told {
+    bool wrong;
+};
+
+static void tell_problems(void *arg, const char *path, const struct report *report, int code)
+{
+    struct told *told = arg;
+
+    (void)path;
+    told->wrong |= code < 0;
+    cli_report(report, code);
+}
+
+/* In a folder, what is wrong is left out; a single recipe must be good. */
+static int plan(struct mounting *m)
+{
+    struct told told = {false};
+    const struct recipes_hooks hooks = {.tell = tell_problems, .arg = &told};
     struct err err;
-    int ret = meld_engine_new(&engine, &m->engine, &err);
+    int ret = find_config(m, &err);
 
-    if (ret < 0) {
+    if (ret == 0)
+        ret = make_engine(m, &err);
+    if (ret == 0)
+        ret = make_recipes(m, &err);
+    if (ret == 0)
+        ret = recipes_scan(m->recipes, true, &hooks, &err);
+    if (ret < 0)
         cli_say("%s", err.text);
-        return ret;
-    }
-    ret = meld_open(m->engine, &options, &m->meld, &report);
-
-    cli_report(&report, ret);
-    report_fini(&report);
+    else if (told.wrong && !m->folder)
+        ret = -EINVAL;
     return ret;
 }
 
@@ -127,41 +186,6 @@ static int find_mountpoint(struct mounting *m, struct err *err)
     return ret;
 }
 
-static bool lies_below(const char *path, const char *folder)
-{
-    size_t len = strlen(folder);
-
-    return strncmp(path, folder, len) == 0 && (path[len] == '/' || strcmp(folder, "/") == 0);
-}
-
-/* Everything that the plan reads is open by now. What was open before, mount_run has closed, but for 0 to 2.
- */
-static int check_sources(const char *mountpoint, const char *recipe, struct err *err)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    struct dirent *entry = NULL;
-    char path[PATH_MAX];
-    int ret = 0;
-
-    snprintf(path, sizeof(path), "%s", recipe);
-    do {
-        ssize_t len;
-
-        if ((!entry || atoi(entry->d_name) > 2) && lies_below(path, mountpoint)) {
-            ret = err_set(err, -EBUSY,
-                          "%s: is read by the merge and lies on the mountpoint %s: mount elsewhere", path,
-                          mountpoint);
-            break;
-        }
-        entry = dir ? readdir(dir) : NULL;
-        len = entry ? readlinkat(dirfd(dir), entry->d_name, path, sizeof(path) - 1) : 0;
-        path[len > 0 ? len : 0] = '\0';
-    } while (entry);
-    if (dir)
-        closedir(dir);
-    return ret;
-}
-
 static int check_device(struct err *err)
 {
     int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC), code = errno;
@@ -179,20 +203,15 @@ static int check_device(struct err *err)
                                         : "this machine has no FUSE (modprobe fuse loads it)");
 }
 
+/* Everything that the plans read is open by now. What was open before, mount_run has closed, but for 0 to 2.
+ */
 static int prepare(struct mounting *m, struct err *err)
 {
     int ret = find_mountpoint(m, err);
 
-    if (ret == 0) {
-        m->recipe = realpath(m->request->config, NULL);
-        if (!m->recipe)
-            ret = err_set(err, -errno, "%s: %s", m->request->config, strerror(errno));
-    }
     if (ret == 0)
-        ret = check_sources(m->mountpoint, m->recipe, err);
-    if (ret == 0)
-        ret = check_device(err);
-    return ret;
+        ret = self_check(m->mountpoint, m->config, err);
+    return ret == 0 ? check_device(err) : ret;
 }
 
 /* The pipe carries one zero byte, or the text of what went wrong. */
@@ -207,8 +226,7 @@ static int serve(struct mounting *m, struct err *err)
 {
     struct session_setup setup = {
         .engine = m->engine,
-        .meld = m->meld,
-        .recipe = m->recipe,
+        .recipes = m->recipes,
         .mountpoint = m->mountpoint,
         .options = &m->request->options,
         .log = log_new(m->ready_fd >= 0),
@@ -222,7 +240,7 @@ static int serve(struct mounting *m, struct err *err)
         return err_set(err, -ENOMEM, "out of memory");
     mallopt(M_ARENA_MAX, 2); /* an arena a thread would cost more than the cache */
     m->engine = NULL;
-    m->meld = NULL;
+    m->recipes = NULL;
     ret = session_run(&setup, err);
     log_free(setup.log);
     return ret;
@@ -347,15 +365,14 @@ int mount_run(const struct mount_request *request)
     /* A daemon that kept the caller's descriptors would hold his locks and pipes for as long as it lives. */
     if (!request->foreground)
         close_range(3, ~0U, 0);
-    if (plan(&m) < 0)
-        return 1;
-    if (prepare(&m, &err) < 0)
+    if (plan(&m) == 0 && prepare(&m, &err) < 0)
         cli_say("%s", err.text);
-    else
+    else if (m.mountpoint)
         status = request->foreground ? start_foreground(&m) : start_daemon(&m);
-    meld_close(m.meld);
+    recipes_free(m.recipes);
     meld_engine_free(m.engine);
-    free(m.recipe);
+    free(m.config);
+    free(m.cwd);
     free(m.mountpoint);
     return status;
 }

@@ -9,6 +9,8 @@
 struct mount_request {
     const char *config, *mountpoint; /* as typed */
     struct mount_options options;
+    const char *const *set; /* n_set KEY=VALUE */
+    size_t n_set;
     bool foreground, debug;
     bool fstab; /* called by mount(8), whose working directory means nothing */
 };

@@ -2,37 +2,134 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
+
+#include "cli.h"
 
 #define BLOCK 4096
 #define FOREVER 1e9 /* seconds that the kernel may keep names and attributes: a generation never changes */
 #define ROOT_SECONDS 1.0 /* but the root's: a stat of a mount whose daemon has died should say so */
 #define XATTR_GENERATION "user.meldfs.generation"
+#define XATTR_RECIPE "user.meldfs.recipe"
+#define XATTR_MAX 65536 /* the kernel's limit for a value */
+
+/* An open file or folder. */
+struct handle {
+    struct found at;            /* its view is pinned */
+    struct recipe_names names;  /* of a folder of recipes, when it was opened */
+    struct handle *prev, *next; /* by ops->lock */
+};
 
 static struct ops *ops_of(fuse_req_t req)
 {
     return fuse_req_userdata(req);
 }
 
-static const struct tree_node *node_of(fuse_req_t req, fuse_ino_t ino)
+static struct handle *handle_of(const struct fuse_file_info *fi)
 {
-    return ino == 0 ? NULL : tree_node(ops_of(req)->tree, (size_t)(ino - FUSE_ROOT_ID));
+    return (struct handle *)(uintptr_t)fi->fh;
 }
 
-static struct stat stat_of(const struct ops *ops, const struct tree_node *node)
+/* For prefetch: no two that are open have the same. */
+static uint64_t number_of(const struct handle *handle)
 {
-    struct timespec mtime = meld_mtime(ops->meld);
+    return (uint64_t)(uintptr_t)handle;
+}
+
+void ops_init(struct ops *ops)
+{
+    pthread_mutex_init(&ops->lock, NULL);
+    ops->handles = NULL;
+}
+
+/* Takes over the pin of `at`. NULL if memory ran out. */
+static struct handle *open_handle(struct ops *ops, const struct found *at)
+{
+    struct handle *handle = calloc(1, sizeof(*handle));
+
+    if (!handle) {
+        views_put(ops->names->views, at->view);
+        return NULL;
+    }
+    handle->at = *at;
+    pthread_mutex_lock(&ops->lock);
+    DL_APPEND(ops->handles, handle);
+    pthread_mutex_unlock(&ops->lock);
+    return handle;
+}
+
+static void close_handle(struct ops *ops, struct handle *handle)
+{
+    pthread_mutex_lock(&ops->lock);
+    DL_DELETE(ops->handles, handle);
+    pthread_mutex_unlock(&ops->lock);
+    views_put(ops->names->views, handle->at.view);
+    recipe_names_fini(&handle->names);
+    free(handle);
+}
+
+void ops_fini(struct ops *ops)
+{
+    while (ops->handles)
+        close_handle(ops, ops->handles);
+    pthread_mutex_destroy(&ops->lock);
+}
+
+/* ---- attributes ---- */
+
+static struct timespec mtime_of(const struct ops *ops, const struct view *view)
+{
+    return view ? meld_mtime(view->meld) : recipes_changed(ops->names->recipes);
+}
+
+static nlink_t links_of(const struct ops *ops, const struct found *found)
+{
+    const struct tree_node *node = found_node(found);
+    struct recipe_names names;
+    nlink_t n = 2;
+
+    if (node)
+        return node->file < 0 ? 2 + node->n_folders : 1;
+    if (found->view || recipes_names(ops->names->recipes, &names) < 0)
+        return found->view ? 1 : n;
+    n += names.n;
+    recipe_names_fini(&names);
+    return n;
+}
+
+static mode_t mode_of(const struct found *found)
+{
+    if (found_is_folder(found))
+        return S_IFDIR | 0555;
+    return found->view->target ? S_IFLNK | 0777 : S_IFREG | 0444;
+}
+
+static uint64_t size_of(const struct found *found)
+{
+    const struct meld_file *file = found_file(found);
+
+    if (file)
+        return file->size;
+    return found->view && found->view->target ? strlen(found->view->target) : 0;
+}
+
+static struct stat stat_of(const struct ops *ops, const struct found *found)
+{
+    struct timespec mtime = mtime_of(ops, found->view);
+    uint64_t size = size_of(found);
     struct stat st = {
-        .st_ino = node->ino,
-        .st_mode = node->file < 0 ? S_IFDIR | 0555 : S_IFREG | 0444,
-        .st_nlink = node->file < 0 ? 2 + node->n_folders : 1,
+        .st_ino = found_ino(found),
+        .st_mode = mode_of(found),
+        .st_nlink = links_of(ops, found),
         .st_uid = ops->uid,
         .st_gid = ops->gid,
-        .st_size = (off_t)node->size,
+        .st_size = (off_t)size,
         .st_blksize = BLOCK,
-        .st_blocks = (blkcnt_t)((node->size + 511) / 512), /* with 0, `tar -S` takes a file for one hole */
+        .st_blocks = (blkcnt_t)((size + 511) / 512), /* with 0, `tar -S` takes a file for one hole */
         .st_atim = mtime,
         .st_mtim = mtime,
         .st_ctim = mtime,
@@ -61,72 +158,149 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     ops->on_init(ops->arg);
 }
 
-/* Nobody's name is cached as missing: another generation may have it. */
+/* Why a name with a `=` is none, for who looks into the log. */
+static void log_refusal(struct ops *ops, const char *name, const struct err *err)
+{
+    char text[1400];
+
+    if (!err->text[0])
+        return;
+    snprintf(text, sizeof(text), "%s: no such variant: %s", name, err->text);
+    log_once(ops->log, LOG_NOTICE, cli_shown(text).text);
+}
+
+/* The kernel is told of one more name before it is answered: it may forget it at once. */
+static void reply_entry(fuse_req_t req, const struct found *found)
+{
+    struct ops *ops = ops_of(req);
+    double timeout = found->passing ? 0 : FOREVER;
+    struct fuse_entry_param entry = {
+        .ino = found_id(found),
+        .attr = stat_of(ops, found),
+        .attr_timeout = FOREVER,
+        .entry_timeout = timeout,
+    };
+
+    views_known(ops->names->views, found->view);
+    if (fuse_reply_entry(req, &entry) < 0)
+        views_forget(ops->names->views, found->view->slot, 1);
+}
+
+/* Nobody's name is cached as missing: another generation may have it, or a folder get it. */
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct ops *ops = ops_of(req);
-    ssize_t node = parent == 0 ? -ENOENT : tree_lookup(ops->tree, (size_t)(parent - FUSE_ROOT_ID), name);
-    struct fuse_entry_param entry = {.attr_timeout = FOREVER, .entry_timeout = FOREVER};
+    struct found at = {0}, found = {0};
+    struct err err = {""};
+    int ret;
 
     note_asked(ops);
-    if (node < 0) {
-        fuse_reply_err(req, (int)-node);
-        return;
-    }
-    entry.ino = (fuse_ino_t)node + FUSE_ROOT_ID;
-    entry.attr = stat_of(ops, tree_node(ops->tree, (size_t)node));
-    fuse_reply_entry(req, &entry);
+    ret = strlen(name) > NAME_MAX ? -ENAMETOOLONG : names_get(ops->names, parent, &at);
+    if (ret == 0)
+        ret = names_step(ops->names, &at, name, &found, &err);
+    if (ret == -ENOENT && strchr(name, '='))
+        log_refusal(ops, name, &err);
+    if (ret == 0)
+        reply_entry(req, &found);
+    else
+        fuse_reply_err(req, -ret);
+    views_put(ops->names->views, found.view);
+    views_put(ops->names->views, at.view);
 }
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
 {
-    (void)ino, (void)n;
+    views_forget(ops_of(req)->names->views, views_slot(ino), n);
     fuse_reply_none(req);
 }
 
 static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
-    (void)count, (void)forgets;
+    for (size_t i = 0; i < count; i++)
+        views_forget(ops_of(req)->names->views, views_slot(forgets[i].ino), forgets[i].nlookup);
     fuse_reply_none(req);
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    const struct tree_node *node = node_of(req, ino);
+    struct ops *ops = ops_of(req);
+    struct found found;
     struct stat st;
 
     (void)fi;
-    note_asked(ops_of(req));
-    if (!node) {
+    note_asked(ops);
+    if (names_get(ops->names, ino, &found) < 0) {
         fuse_reply_err(req, ENOENT);
         return;
     }
-    st = stat_of(ops_of(req), node);
+    st = stat_of(ops, &found);
+    views_put(ops->names->views, found.view);
     fuse_reply_attr(req, &st, ino == FUSE_ROOT_ID ? ROOT_SECONDS : FOREVER);
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+    struct ops *ops = ops_of(req);
+    struct found found;
+
+    if (names_get(ops->names, ino, &found) < 0) {
+        fuse_reply_err(req, ENOENT);
+        return;
+    }
+    if (found.view && found.view->target)
+        fuse_reply_readlink(req, found.view->target);
+    else
+        fuse_reply_err(req, EINVAL);
+    views_put(ops->names->views, found.view);
+}
+
+/* ---- files ---- */
+
+/* A weight file whose name would change over to another generation. */
+static bool is_load(const struct found *found)
+{
+    return found_file(found)->computed && !found->view->pinned;
+}
+
+static int check_open(const struct found *found, const struct fuse_file_info *fi)
+{
+    if (!found_file(found))
+        return found_is_folder(found) ? EISDIR : ELOOP;
+    return (fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC) ? EROFS : 0;
 }
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    const struct tree_node *node = node_of(req, ino);
+    struct ops *ops = ops_of(req);
+    struct handle *handle;
+    struct found found;
+    int code = -names_get(ops->names, ino, &found);
 
-    if (!node || node->file < 0) {
-        fuse_reply_err(req, node ? EISDIR : ENOENT);
+    if (code == 0)
+        code = check_open(&found, fi);
+    if (code) {
+        views_put(ops->names->views, found.view);
+        fuse_reply_err(req, code);
         return;
     }
-    if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)) {
-        fuse_reply_err(req, EROFS);
+    if (is_load(&found))
+        generation_use(found.view->model->generation, 0);
+    handle = open_handle(ops, &found);
+    if (!handle) {
+        fuse_reply_err(req, ENOMEM);
         return;
     }
+    fi->fh = (uint64_t)(uintptr_t)handle;
     fi->keep_cache = 1;
-    fi->fh = 1 + atomic_fetch_add_explicit(&ops_of(req)->n_opened, 1, memory_order_relaxed);
-    fuse_reply_open(req, fi);
+    if (fuse_reply_open(req, fi) < 0)
+        close_handle(ops, handle);
 }
 
 struct reading {
     fuse_req_t req;
     size_t len; /* that must be answered: a short reply would shrink the file for everyone */
-    uint64_t off;
-    const struct tree_node *node;
+    const struct handle *handle;
+    bool load;
 };
 
 static size_t iov_len(const struct iovec *iov, int n_iov)
@@ -142,118 +316,156 @@ static void log_failure(const struct reading *reading, const char *why)
 {
     char text[1400];
 
-    snprintf(text, sizeof(text), "%s: cannot be read: %s", reading->node->name, why);
+    snprintf(text, sizeof(text), "%s: cannot be read: %s", found_file(&reading->handle->at)->path, why);
     log_once(ops_of(reading->req)->log, LOG_ERR, text);
 }
 
+/* After the reply the handle may be released at any time. */
 static void read_done(void *arg, int status, const struct iovec *iov, int n_iov, const struct err *err)
 {
     struct reading *reading = arg;
 
-    if (status == -ECANCELED) { /* the mount is ending */
-        fuse_reply_err(reading->req, EIO);
-    } else if (status < 0) {
-        log_failure(reading, err && err->text[0] ? err->text : strerror(-status));
-        fuse_reply_err(reading->req, status == -ENOMEM ? ENOMEM : EIO);
-    } else if (iov_len(iov, n_iov) != reading->len) {
+    if (status == 0 && iov_len(iov, n_iov) != reading->len) {
         log_failure(reading, "fewer bytes than the file has");
-        fuse_reply_err(reading->req, EIO);
-    } else {
-        fuse_reply_iov(reading->req, iov, n_iov);
+        status = -EIO;
+    } else if (status < 0 && status != -ECANCELED) { /* that: the mount is ending */
+        log_failure(reading, err && err->text[0] ? err->text : strerror(-status));
     }
+    if (reading->load)
+        generation_use(reading->handle->at.view->model->generation, -1);
+    if (status == 0)
+        fuse_reply_iov(reading->req, iov, n_iov);
+    else
+        fuse_reply_err(reading->req, status == -ENOMEM ? ENOMEM : EIO);
     free(reading);
 }
 
-static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+static void submit(fuse_req_t req, const struct handle *handle, uint64_t off, size_t size)
 {
-    const struct tree_node *node = node_of(req, ino);
-    struct ops *ops = ops_of(req);
-    struct reading *reading;
+    const struct found *at = &handle->at;
+    size_t index = (size_t)found_node(at)->file;
+    struct reading *reading = malloc(sizeof(*reading));
 
-    if (!node || node->file < 0 || off < 0) {
-        fuse_reply_err(req, EINVAL);
-        return;
-    }
-    if ((uint64_t)off >= node->size || size == 0) {
-        fuse_reply_buf(req, NULL, 0);
-        return;
-    }
-    reading = malloc(sizeof(*reading));
     if (!reading) {
         fuse_reply_err(req, ENOMEM);
         return;
     }
-    if (size > node->size - (uint64_t)off)
-        size = (size_t)(node->size - (uint64_t)off);
-    *reading = (struct reading){req, size, (uint64_t)off, node};
-    if (ops->prefetch)
-        prefetch_read(ops->prefetch, ops->meld, (size_t)node->file, ino, fi->fh, (uint64_t)off, size);
-    meld_submit(ops->meld, (size_t)node->file, (uint64_t)off, size, read_done, reading);
+    *reading = (struct reading){req, size, handle, is_load(at)};
+    if (reading->load)
+        generation_use(at->view->model->generation, 1);
+    if (ops_of(req)->prefetch)
+        prefetch_read(ops_of(req)->prefetch, at->view->meld, index, found_id(at), number_of(handle), off,
+                      size);
+    meld_submit(at->view->meld, index, off, size, read_done, reading);
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    const struct handle *handle = handle_of(fi);
+    uint64_t end = found_file(&handle->at)->size, from = (uint64_t)off;
+
+    (void)ino;
+    if (off < 0)
+        fuse_reply_err(req, EINVAL);
+    else if (from >= end || size == 0)
+        fuse_reply_buf(req, NULL, 0);
+    else
+        submit(req, handle, from, size < end - from ? size : (size_t)(end - from));
 }
 
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
     if (ops_of(req)->prefetch)
-        prefetch_flush(ops_of(req)->prefetch, fi->fh);
+        prefetch_flush(ops_of(req)->prefetch, number_of(handle_of(fi)));
     fuse_reply_err(req, 0);
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    struct ops *ops = ops_of(req);
+
     (void)ino;
-    if (ops_of(req)->prefetch)
-        prefetch_release(ops_of(req)->prefetch, fi->fh);
+    if (ops->prefetch)
+        prefetch_release(ops->prefetch, number_of(handle_of(fi)));
+    close_handle(ops, handle_of(fi));
     fuse_reply_err(req, 0);
 }
 
-static void reply_ok(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-    (void)ino, (void)fi;
-    fuse_reply_err(req, 0);
-}
+/* ---- folders ---- */
 
+/* What the root lists may change; a folder of a generation never does. */
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    const struct tree_node *node = node_of(req, ino);
+    struct ops *ops = ops_of(req);
+    struct handle *handle;
+    struct found found;
+    int code = -names_get(ops->names, ino, &found);
 
-    note_asked(ops_of(req));
-    if (!node || node->file >= 0) {
-        fuse_reply_err(req, node ? ENOTDIR : ENOENT);
+    note_asked(ops);
+    if (code == 0 && !found_is_folder(&found))
+        code = ENOTDIR;
+    if (code) {
+        views_put(ops->names->views, found.view);
+        fuse_reply_err(req, code);
         return;
     }
-    fi->cache_readdir = 1;
-    fi->keep_cache = 1;
-    fuse_reply_open(req, fi);
+    handle = open_handle(ops, &found);
+    if (!handle || (!found.view && recipes_names(ops->names->recipes, &handle->names) < 0)) {
+        if (handle)
+            close_handle(ops, handle);
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
+    fi->fh = (uint64_t)(uintptr_t)handle;
+    fi->cache_readdir = fi->keep_cache = ino != FUSE_ROOT_ID;
+    if (fuse_reply_open(req, fi) < 0)
+        close_handle(ops, handle);
+}
+
+static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    close_handle(ops_of(req), handle_of(fi));
+    fuse_reply_err(req, 0);
 }
 
 /* Entry `index` of a folder: 0 is ".", 1 is "..". NULL after the last. */
-static const struct tree_node *entry_of(const struct tree *tree, const struct tree_node *folder,
-                                        uint64_t index, const char **name)
+static const char *entry_of(const struct ops *ops, const struct handle *handle, uint64_t index,
+                            struct stat *st)
 {
-    const struct tree_node *node;
+    const struct tree_node *folder = found_node(&handle->at);
+    struct found entry = handle->at;
+    const char *name;
 
     if (index < 2) {
-        *name = index == 0 ? "." : "..";
-        return index == 0 ? folder : tree_node(tree, folder->parent);
+        *st = (struct stat){.st_ino = found_ino(&entry), .st_mode = S_IFDIR};
+        if (index == 1 && folder)
+            st->st_ino = found_parent_ino(&entry);
+        return index == 0 ? "." : "..";
     }
-    if (index - 2 >= folder->n)
+    index -= 2;
+    if (!folder) {
+        if (index >= handle->names.n)
+            return NULL;
+        *st = (struct stat){.st_ino = handle->names.list[index].ino, .st_mode = S_IFDIR};
+        return handle->names.list[index].name;
+    }
+    if (index >= folder->n)
         return NULL;
-    node = tree_node(tree, folder->first + (size_t)(index - 2));
-    *name = node->name;
-    return node;
+    entry.node = folder->first + (size_t)index;
+    name = found_node(&entry)->name;
+    *st = stat_of(ops, &entry);
+    return name;
 }
 
-static size_t fill_folder(fuse_req_t req, const struct tree_node *folder, char *buf, size_t size,
-                          uint64_t index)
+static size_t fill_folder(fuse_req_t req, const struct handle *handle, char *buf, size_t size, uint64_t index)
 {
-    const struct ops *ops = ops_of(req);
-    const struct tree_node *node;
     const char *name;
+    struct stat st;
     size_t len = 0;
 
-    while ((node = entry_of(ops->tree, folder, index, &name))) {
-        struct stat st = stat_of(ops, node);
+    while ((name = entry_of(ops_of(req), handle, index, &st))) {
         size_t need = fuse_add_direntry(req, buf + len, size - len, name, &st, (off_t)++index);
 
         if (need > size - len)
@@ -265,38 +477,67 @@ static size_t fill_folder(fuse_req_t req, const struct tree_node *folder, char *
 
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    const struct tree_node *folder = node_of(req, ino);
-    char *buf;
+    char *buf = off < 0 ? NULL : malloc(size);
 
-    (void)fi;
-    if (!folder || folder->file >= 0 || off < 0) {
-        fuse_reply_err(req, EINVAL);
-        return;
-    }
-    buf = malloc(size);
+    (void)ino;
     if (!buf) {
-        fuse_reply_err(req, ENOMEM);
+        fuse_reply_err(req, off < 0 ? EINVAL : ENOMEM);
         return;
     }
-    fuse_reply_buf(req, buf, fill_folder(req, folder, buf, size, (uint64_t)off));
+    fuse_reply_buf(req, buf, fill_folder(req, handle_of(fi), buf, size, (uint64_t)off));
     free(buf);
+}
+
+/* ---- the rest ---- */
+
+static void add_model(struct statvfs *st, const struct view *view)
+{
+    size_t n = meld_n_files(view->meld);
+
+    st->f_files += tree_n_nodes(view->model->tree);
+    for (size_t i = 0; i < n; i++)
+        st->f_blocks += (meld_file(view->meld, i)->size + BLOCK - 1) / BLOCK;
+}
+
+static void add_recipes(struct ops *ops, struct statvfs *st)
+{
+    struct recipe_names names;
+
+    if (recipes_names(ops->names->recipes, &names) < 0)
+        return;
+    for (size_t i = 0; i < names.n; i++) {
+        struct view *view = views_get(ops->names->views, names.list[i].slot);
+
+        if (view)
+            add_model(st, view);
+        views_put(ops->names->views, view);
+    }
+    recipe_names_fini(&names);
 }
 
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
-    const struct ops *ops = ops_of(req);
-    struct statvfs st = {.f_bsize = BLOCK, .f_frsize = BLOCK, .f_namemax = 255};
+    struct ops *ops = ops_of(req);
+    struct statvfs st = {.f_bsize = BLOCK, .f_frsize = BLOCK, .f_namemax = NAME_MAX};
+    struct found found;
 
-    (void)ino;
-    st.f_files = tree_n_nodes(ops->tree);
-    for (size_t i = 0; i < st.f_files; i++)
-        st.f_blocks += (tree_node(ops->tree, i)->size + BLOCK - 1) / BLOCK;
+    if (names_get(ops->names, ino, &found) < 0) {
+        fuse_reply_err(req, ENOENT);
+        return;
+    }
+    if (!found.view)
+        add_recipes(ops, &st);
+    else if (found.view->model)
+        add_model(&st, found.view);
+    views_put(ops->names->views, found.view);
     fuse_reply_statfs(req, &st);
 }
 
 static void reply_xattr(fuse_req_t req, const char *value, size_t len, size_t room)
 {
-    if (room == 0)
+    if (len > XATTR_MAX)
+        fuse_reply_err(req, E2BIG);
+    else if (room == 0)
         fuse_reply_xattr(req, len);
     else if (room < len)
         fuse_reply_err(req, ERANGE);
@@ -307,20 +548,33 @@ static void reply_xattr(fuse_req_t req, const char *value, size_t len, size_t ro
 /* Foreign names get ENODATA: after ENOSYS the kernel would stop asking for ours. */
 static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
+    struct ops *ops = ops_of(req);
+    struct found found;
     char value[17];
+    bool known = names_get(ops->names, ino, &found) == 0 && found_node(&found);
 
-    if (!node_of(req, ino) || strcmp(name, XATTR_GENERATION) != 0) {
+    if (known && strcmp(name, XATTR_GENERATION) == 0) {
+        snprintf(value, sizeof(value), "%016" PRIx64, meld_fingerprint(found.view->meld));
+        reply_xattr(req, value, strlen(value), size);
+    } else if (known && strcmp(name, XATTR_RECIPE) == 0) {
+        const char *text = meld_recipe(found.view->meld);
+
+        reply_xattr(req, text, strlen(text), size);
+    } else {
         fuse_reply_err(req, ENODATA);
-        return;
     }
-    snprintf(value, sizeof(value), "%016" PRIx64, meld_fingerprint(ops_of(req)->meld));
-    reply_xattr(req, value, strlen(value), size);
+    views_put(ops->names->views, found.view);
 }
 
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-    (void)ino;
-    reply_xattr(req, XATTR_GENERATION, sizeof(XATTR_GENERATION), size);
+    static const char list[] = XATTR_GENERATION "\0" XATTR_RECIPE;
+    struct ops *ops = ops_of(req);
+    struct found found;
+    bool known = names_get(ops->names, ino, &found) == 0 && found_node(&found);
+
+    reply_xattr(req, list, known ? sizeof(list) : 0, size);
+    views_put(ops->names->views, found.view);
 }
 
 const struct fuse_lowlevel_ops ops_table = {
@@ -329,13 +583,14 @@ const struct fuse_lowlevel_ops ops_table = {
     .forget = op_forget,
     .forget_multi = op_forget_multi,
     .getattr = op_getattr,
+    .readlink = op_readlink,
     .open = op_open,
     .read = op_read,
     .flush = op_flush,
     .release = op_release,
     .opendir = op_opendir,
     .readdir = op_readdir,
-    .releasedir = reply_ok,
+    .releasedir = op_releasedir,
     .statfs = op_statfs,
     .getxattr = op_getxattr,
     .listxattr = op_listxattr,

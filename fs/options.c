@@ -104,15 +104,18 @@ static int parse_option(const char *option, struct mount_options *options, struc
         return parse_seed(option + 5, options, err);
     if (strcmp(option, "strict") == 0)
         options->strict = true;
+    else if (strcmp(option, "nostats") == 0)
+        options->no_stats = true;
     else if (strcmp(option, "noprefetch") == 0)
         options->no_prefetch = true;
     else if (strcmp(option, "allow_other") == 0)
         options->allow_other = true;
     else if (*option && !is_ignored(option))
-        return err_set(err, -EINVAL,
-                       "unknown option %s: there are cache=SIZE, threads=N, seed=N, strict, noprefetch and "
-                       "allow_other",
-                       option);
+        return err_set(
+            err, -EINVAL,
+            "unknown option %s: there are cache=SIZE, threads=N, seed=N, strict, nostats, noprefetch and "
+            "allow_other",
+            option);
     return 0;
 }
 

@@ -13,6 +13,7 @@ struct mount_options {
     unsigned n_threads; /* 0: not given */
     uint64_t seed;      /* of random methods; 0 unless given */
     bool strict, allow_other;
+    bool no_stats;    /* keep no statistics on disk */
     bool no_prefetch; /* compute nothing ahead of its readers */
 };
 

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,7 +18,9 @@
 #include "control.h"
 #include "mountinfo.h"
 #include "ops.h"
+#include "reply.h"
 #include "unmount.h"
+#include "upkeep.h"
 
 #define READ_AHEAD_KB 4096 /* default 128: the difference is a factor of three for a sequential reader */
 #define N_FUSE_THREADS 4   /* they only submit */
@@ -28,14 +29,13 @@
 struct session {
     const struct session_setup *setup;
     struct meld_engine *engine; /* NULL once freed */
-    struct meld *meld;          /* NULL once closed */
-    struct tree *tree;
+    struct upkeep *upkeep;
     struct ops ops;
+    struct replies replies;
     struct fuse_session *fuse;
     unsigned major, minor; /* of the mount; 0:0 if it is not known */
     int init_fd, asked_fd, stop_fd, signal_fd;
     pthread_t main_thread, watcher;
-    double started;
     /* The watcher's alone until it is joined. */
     struct control control;
     bool ready, ending;
@@ -88,20 +88,29 @@ static int setup_signals(struct session *s, struct err *err)
     return 0;
 }
 
-static int make_tree(struct session *s, struct err *err)
+static int forget_name(void *arg, uint64_t parent, const char *name)
 {
-    struct meld *meld = s->meld;
-    size_t n = meld_n_files(meld);
-    struct meld_file *files = calloc(n ? n : 1, sizeof(*files));
+    const struct session *s = arg;
 
-    if (!files)
-        return err_set(err, -ENOMEM, "out of memory");
-    for (size_t i = 0; i < n; i++)
-        files[i] = *meld_file(meld, i);
-    s->tree = tree_new(files, n, meld_fingerprint(meld), err);
-    s->ops.tree = s->tree;
-    free(files);
-    return s->tree ? 0 : -EINVAL;
+    return fuse_lowlevel_notify_inval_entry(s->fuse, parent, name, strlen(name));
+}
+
+static int make_upkeep(struct session *s, struct err *err)
+{
+    const struct upkeep_setup setup = {
+        .recipes = s->setup->recipes,
+        .log = s->setup->log,
+        .mountpoint = s->setup->mountpoint,
+        .forget = forget_name,
+        .arg = s,
+    };
+    int ret = upkeep_new(&setup, &s->upkeep, err);
+
+    if (ret < 0)
+        return ret;
+    s->ops.names = upkeep_names(s->upkeep);
+    s->replies = (struct replies){s->engine, s->ops.names, cli_clock()};
+    return 0;
 }
 
 static int make_fuse_session(struct session *s, struct err *err)
@@ -112,7 +121,7 @@ static int make_fuse_session(struct session *s, struct err *err)
 
     snprintf(fixed, sizeof(fixed), "ro,nosuid,nodev,noexec,default_permissions,max_read=%u,subtype=meldfs%s",
              OPS_MAX_READ, s->setup->options->allow_other ? ",allow_other" : "");
-    if (asprintf(&source, "fsname=%s", s->setup->recipe) < 0)
+    if (asprintf(&source, "fsname=%s", recipes_path(s->setup->recipes)) < 0)
         source = NULL;
     if (source && fuse_opt_add_opt(&list, fixed) == 0 && fuse_opt_add_opt_escaped(&list, source) == 0 &&
         fuse_opt_add_arg(&args, "meldfs") == 0 && fuse_opt_add_arg(&args, "-o") == 0 &&
@@ -215,43 +224,6 @@ static int become_ready(struct session *s)
     return 0;
 }
 
-static uint64_t memory_of(const char *key)
-{
-    FILE *in = fopen("/proc/self/status", "re");
-    size_t len = strlen(key);
-    uint64_t kib = 0;
-    char line[256];
-
-    while (in && fgets(line, sizeof(line), in))
-        if (strncmp(line, key, len) == 0)
-            kib = strtoull(line + len, NULL, 10);
-    if (in)
-        fclose(in);
-    return kib << 10;
-}
-
-static void serve_status(struct session *s)
-{
-    struct meld_counters c = {0};
-    char text[6144];
-
-    meld_counters(s->engine, &c);
-    snprintf(text, sizeof(text),
-             "recipe %.2000s\nversion %s\npid %ld\ngeneration %016" PRIx64 "\nuptime_seconds %.3f\n"
-             "memory_bytes %" PRIu64 "\nmemory_peak_bytes %" PRIu64 "\ncache_bytes %" PRIu64
-             "\ncache_used_bytes %" PRIu64 "\nhits %" PRIu64 "\nmisses %" PRIu64 "\njoined %" PRIu64
-             "\nevicted %" PRIu64 "\nrequests %" PRIu64 "\nfailed %" PRIu64 "\nserved_bytes %" PRIu64
-             "\ncomputed_bytes %" PRIu64 "\nread_bytes %" PRIu64 "\nfiles_bytes %" PRIu64 "\ntensors %" PRIu64
-             "\nmodels %" PRIu64 "\nstats_done %" PRIu64 "\nstats_running %" PRIu64
-             "\nstats_kept_bytes %" PRIu64 "\n",
-             s->setup->recipe, meld_version(), (long)getpid(), meld_fingerprint(s->meld),
-             cli_clock() - s->started, memory_of("VmRSS:"), memory_of("VmHWM:"), c.cache_bytes, c.cache_used,
-             c.hits, c.misses, c.joined, c.evicted, c.requests, c.failed, c.bytes_served, c.bytes_computed,
-             c.bytes_read, meld_bytes(s->meld), meld_n_tensors(s->meld), meld_n_models(s->meld), c.stats_done,
-             c.stats_running, c.stats_kept);
-    control_serve(&s->control, text);
-}
-
 static void take_signal(struct session *s)
 {
     struct signalfd_siginfo info;
@@ -259,7 +231,7 @@ static void take_signal(struct session *s)
     if (read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
         return;
     if (info.ssi_signo == SIGHUP)
-        log_line(s->setup->log, LOG_NOTICE, "SIGHUP: reading the recipe again is not supported yet");
+        upkeep_reload(s->upkeep);
     else
         s->ending = true;
 }
@@ -288,7 +260,7 @@ static void *watch(void *arg)
         if (fds[1].revents)
             take_signal(s);
         if (fds[2].revents && s->ready) {
-            serve_status(s);
+            control_serve(&s->control, reply, &s->replies);
         } else if (fds[2].revents && !s->ending) {
             s->ending = become_ready(s) < 0;
             fds[2].fd = s->control.fd;
@@ -299,6 +271,7 @@ static void *watch(void *arg)
         }
         if (s->ending) {
             fds[2].fd = -1;
+            upkeep_stop(s->upkeep); /* it may wait for the kernel, which waits for the loop */
             end_loop(s);
         }
     }
@@ -333,12 +306,18 @@ static int serve(struct session *s, struct err *err)
                            err);
     if (ret < 0)
         return ret;
+    if (meld_engine_problem(s->engine))
+        log_line(s->setup->log, LOG_WARNING, "%s", meld_engine_problem(s->engine));
+    ret = upkeep_start(s->upkeep, err);
+    if (ret < 0)
+        return ret;
     ret = pthread_create(&s->watcher, NULL, watch, s);
     if (ret > 0)
         return err_set(err, -ret, "cannot start a thread: %s", strerror(ret));
     ret = run_loop(s);
     raise_event(s->stop_fd);
     pthread_join(s->watcher, NULL);
+    upkeep_stop(s->upkeep);
     control_close(&s->control);
     if (s->ready)
         return 0;
@@ -367,7 +346,7 @@ static void remove_mount(const struct session *s)
 
 static int run(struct session *s, struct err *err)
 {
-    int ret = make_tree(s, err);
+    int ret = make_upkeep(s, err);
 
     if (ret == 0)
         ret = setup_signals(s, err);
@@ -378,13 +357,12 @@ static int run(struct session *s, struct err *err)
     if (ret < 0)
         return ret;
     ret = serve(s, err);
+    upkeep_stop(s->upkeep);
     prefetch_stop(s->ops.prefetch);
     meld_engine_stop(
         s->engine); /* statistics of a large tensor take long, and nobody waits for them any more */
     prefetch_free(s->ops.prefetch);
-    meld_close(s->meld);
     meld_engine_free(s->engine); /* workers may be writing replies to the descriptor that unmounting closes */
-    s->meld = NULL;
     s->engine = NULL;
     remove_mount(s);
     return ret;
@@ -400,25 +378,29 @@ int session_run(const struct session_setup *setup, struct err *err)
 {
     struct session s = {.setup = setup,
                         .engine = setup->engine,
-                        .meld = setup->meld,
                         .init_fd = -1,
                         .asked_fd = -1,
                         .stop_fd = -1,
                         .signal_fd = -1,
                         .main_thread = pthread_self(),
-                        .started = cli_clock(),
                         .control = {.fd = -1}};
     int ret;
 
-    s.ops = (struct ops){setup->meld, NULL, setup->log, getuid(), getgid(), on_init,
-                         on_asked,    &s,   false,      0,        NULL};
+    s.ops = (struct ops){.log = setup->log,
+                         .uid = getuid(),
+                         .gid = getgid(),
+                         .on_init = on_init,
+                         .on_asked = on_asked,
+                         .arg = &s};
+    ops_init(&s.ops);
     err_set(err, 0, "%s", "");
     ret = run(&s, err);
-    meld_close(s.meld);
     meld_engine_free(s.engine);
     if (s.fuse)
         fuse_session_destroy(s.fuse);
-    tree_free(s.tree);
+    ops_fini(&s.ops);
+    upkeep_free(s.upkeep);
+    recipes_free(setup->recipes);
     close_if_open(s.init_fd);
     close_if_open(s.asked_fd);
     close_if_open(s.stop_fd);

@@ -3,13 +3,13 @@
 #define SESSION_H
 
 #include "log.h"
-#include "meld.h"
 #include "options.h"
+#include "recipes.h"
 
 struct session_setup {
-    struct meld_engine *engine;      /* not started */
-    struct meld *meld;               /* planned in it */
-    const char *recipe, *mountpoint; /* absolute */
+    struct meld_engine *engine; /* not started */
+    struct recipes *recipes;    /* planned in it */
+    const char *mountpoint;     /* absolute */
     const struct mount_options *options;
     struct log *log;
     bool debug;
@@ -18,8 +18,8 @@ struct session_setup {
     void *arg;
 };
 
-/* Blocks until the mount is taken away or SIGTERM or SIGINT comes; the meld has been closed and nothing is
- * mounted any more when it returns, and the engine freed. May fork: call it before any thread is started. 0,
+/* Blocks until the mount is taken away or SIGTERM or SIGINT comes; nothing is mounted any more when it
+ * returns, and engine and recipes have been freed. May fork: call it before any thread is started. 0,
  * or -errno with err if the mount never answered. */
 int session_run(const struct session_setup *setup, struct err *err);
 

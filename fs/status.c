@@ -55,16 +55,63 @@ static void print_statistics(const char *text, const char *before)
     printf(", %s kept\n", memory(text, "stats_kept_bytes").text);
 }
 
-static void print_answer(const char *mountpoint, const char *text, const char *before, pid_t pid)
+/* Nothing, if the key is not there. */
+static void print_line(const char *text, const char *key, const char *head, const char *tail)
 {
-    char recipe[2048], uptime[32];
+    char value[2048];
 
+    control_value(text, key, value, sizeof(value));
+    if (*value)
+        printf("%s%s%s\n", head, cli_shown(value).text, tail);
+}
+
+/* What a recipe is at: the mount's, or that of a section. */
+static void print_generation(const char *text)
+{
+    print_line(text, "generation", "  generation  ", "");
+    print_line(text, "pending_generation", "  reload      generation ", " waits until no load is under way");
+    print_line(text, "reload_error", "  error       ", "");
+}
+
+/* Each is a line `section recipe` and what follows it. */
+static void print_recipes(char *section)
+{
+    while (section) {
+        char *next = strstr(section + 1, "\nsection ");
+
+        if (next)
+            *next++ = '\0';
+        print_line(section, "name", "  directory   ", "");
+        print_generation(section);
+        section = next;
+    }
+}
+
+static void print_model(const char *text)
+{
+    print_generation(text);
+    if (answer_has(text, "recipes_all"))
+        printf("  recipes     %" PRIu64 ", %" PRIu64 " of them served\n", answer_number(text, "recipes_all"),
+               answer_number(text, "recipes_served"));
+    else
+        printf("  model       %" PRIu64 " tensors of %" PRIu64 " models, %s\n",
+               answer_number(text, "tensors"), answer_number(text, "models"),
+               bytes(text, "files_bytes").text);
+    if (answer_number(text, "variants"))
+        printf("  variants    %" PRIu64 " in use or used lately\n", answer_number(text, "variants"));
+}
+
+static void print_answer(const char *mountpoint, char *text, const char *before, pid_t pid)
+{
+    char recipe[2048], uptime[32], *section = strstr(text, "\nsection ");
+
+    if (section)
+        *section++ = '\0';
     control_value(text, "recipe", recipe, sizeof(recipe));
     control_value(text, "uptime_seconds", uptime, sizeof(uptime));
     printf("%s\n", cli_shown(mountpoint).text);
     printf("  recipe      %s\n", cli_shown(recipe).text);
-    printf("  model       %" PRIu64 " tensors of %" PRIu64 " models, %s\n", answer_number(text, "tensors"),
-           answer_number(text, "models"), bytes(text, "files_bytes").text);
+    print_model(text);
     printf("  daemon      pid %ld, up %s\n", (long)(pid > 0 ? pid : (pid_t)answer_number(text, "pid")),
            cli_seconds(strtod(uptime, NULL)).text);
     printf("  memory      %s, at most %s so far\n", memory(text, "memory_bytes").text,
@@ -76,6 +123,7 @@ static void print_answer(const char *mountpoint, const char *text, const char *b
            answer_number(text, "requests"), answer_number(text, "failed"));
     printf("  computed    %s from %s read\n", bytes(text, "computed_bytes").text,
            bytes(text, "read_bytes").text);
+    print_recipes(section);
 }
 
 /* What one mount says; where statistics are under way, what it said a little earlier, too. */

@@ -73,7 +73,6 @@ static int add_child(struct growth *g, size_t folder, size_t lo, size_t *next)
     while (is_folder && hi < above.hi && strncmp(g->files[hi].path, file->path, end + 1) == 0)
         hi++;
     node.ino = XXH64(file->path, end, g->fingerprint);
-    node.size = is_folder ? 0 : file->size;
     node.name = strndup(name, len);
     ret = node.name ? add_node(g, node, (struct span){lo, hi, end + 1}) : -ENOMEM;
     if (ret < 0) {

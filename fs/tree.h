@@ -16,7 +16,6 @@ struct tree;
 struct tree_node {
     char *name;       /* last component; "" is the root's */
     uint64_t ino;     /* st_ino: the same for the same fingerprint and path; 0 is nobody's, 1 the root's */
-    uint64_t size;    /* bytes; 0 for a folder */
     ssize_t file;     /* index in the list; -1 for a folder */
     size_t parent;    /* the root's is the root */
     size_t first, n;  /* a folder's children: nodes [first, first + n) */

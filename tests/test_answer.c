@@ -161,6 +161,21 @@ static void who_is_silent_is_told(void **state)
     check_says("/mnt/x", NULL, "\"recipe\": \"/home/a b/chat.yml\"");
 }
 
+static void sections_are_objects(void **state)
+{
+    static const char text[] = "recipe /f\nsection recipe\nname a\ngeneration 01\nsection recipe\nname b\n";
+    struct mount_entry mount = entry("/m");
+    cJSON *object = answer_json(&mount, text, NULL, 0, NULL), *list;
+
+    (void)state;
+    list = cJSON_GetObjectItemCaseSensitive(object, "recipes");
+    assert_int_equal(cJSON_GetArraySize(list), 2);
+    assert_string_equal(
+        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(cJSON_GetArrayItem(list, 1), "name")), "b");
+    assert_null(cJSON_GetObjectItemCaseSensitive(object, "name"));
+    cJSON_Delete(object);
+}
+
 /* Any bytes whatsoever, cut anywhere. */
 static void anything_gives_json(void **state)
 {
@@ -210,6 +225,7 @@ int main(void)
         cmocka_unit_test(keys_that_repeat_are_lists),
         cmocka_unit_test(what_is_no_text_is_escaped),
         cmocka_unit_test(who_is_silent_is_told),
+        cmocka_unit_test(sections_are_objects),
         cmocka_unit_test(anything_gives_json),
         cmocka_unit_test(memory_runs_out),
     };

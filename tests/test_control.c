@@ -51,6 +51,17 @@ static struct control open_control(void)
     return control;
 }
 
+/* Answers the text at arg; to anything but `status`, the request. */
+static char *answer(void *arg, const char *request)
+{
+    return strdup(strcmp(request, "status") == 0 ? arg : request);
+}
+
+static void serve(struct control *control, const char *text)
+{
+    control_serve(control, answer, (char *)(uintptr_t)text);
+}
+
 static void round_trip(const char *text)
 {
     struct control control = open_control();
@@ -60,7 +71,7 @@ static void round_trip(const char *text)
 
     assert_int_equal(pthread_create(&thread, NULL, ask, &asking), 0);
     assert_int_equal(poll(&ready, 1, 30000), 1);
-    control_serve(&control, text);
+    serve(&control, text);
     pthread_join(thread, NULL);
     control_close(&control);
     if (asking.ret != 0)
@@ -81,6 +92,71 @@ static void a_client_is_answered(void **state)
     assert_int_equal(stat(scratch_path("meldfs/4000-123456.sock"), &st), -1);
 }
 
+static void long_answers_arrive_whole(void **state)
+{
+    size_t len = 3 << 20;
+    char *text = malloc(len + 1);
+
+    (void)state;
+    assert_non_null(text);
+    memset(text, 'x', len);
+    text[len] = '\0';
+    round_trip(text);
+    free(text);
+}
+
+static void *request(void *arg)
+{
+    struct asking *asking = arg;
+
+    asking->ret = control_request(&asking->mount, "path a b/c=1", &asking->text, &asking->pid, &asking->err);
+    return NULL;
+}
+
+static void requests_are_passed_on(void **state)
+{
+    struct control control = open_control();
+    struct pollfd ready = {.fd = control.fd, .events = POLLIN};
+    struct asking asking = {.mount = mine()};
+    pthread_t thread;
+
+    (void)state;
+    assert_int_equal(pthread_create(&thread, NULL, request, &asking), 0);
+    assert_int_equal(poll(&ready, 1, 30000), 1);
+    serve(&control, "");
+    pthread_join(thread, NULL);
+    control_close(&control);
+    assert_int_equal(asking.ret, 0);
+    assert_string_equal(asking.text, "path a b/c=1");
+    free(asking.text);
+}
+
+static char *answer_all(void *arg, const char *request)
+{
+    (void)arg;
+    assert_string_equal(request, "");
+    return strdup("all");
+}
+
+/* As `socat -u` does. */
+static void who_says_nothing_is_answered(void **state)
+{
+    struct control control = open_control();
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char text[8] = "";
+
+    (void)state;
+    snprintf(at.sun_path, sizeof(at.sun_path), "%s", scratch_path("meldfs/4000-123456.sock"));
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+    shutdown(fd, SHUT_WR);
+    control_serve(&control, answer_all, NULL);
+    assert_int_equal(read(fd, text, sizeof(text)), 3);
+    assert_string_equal(text, "all");
+    close(fd);
+    control_close(&control);
+}
+
 static void folders_may_be_deep(void **state)
 {
     char path[512];
@@ -97,7 +173,7 @@ static void serving_nobody_returns(void **state)
     struct control control = open_control();
 
     (void)state;
-    control_serve(&control, "x 1\n");
+    serve(&control, "x 1\n");
     control_close(&control);
     control_close(&control);
 }
@@ -237,6 +313,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_client_is_answered, setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(long_answers_arrive_whole, setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(requests_are_passed_on, setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(who_says_nothing_is_answered, setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(folders_may_be_deep, setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(serving_nobody_returns, setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(nobody_listens, setup, scratch_teardown),

@@ -21,7 +21,7 @@ _meldfs_options() # the last of a list with commas
 {
     local head=
     [[ $cur == *,* ]] && head=${cur%,*},
-    mapfile -t COMPREPLY < <(compgen -P "$head" -W "cache= threads= seed= strict $1" -- "${cur##*,}")
+    mapfile -t COMPREPLY < <(compgen -P "$head" -W "cache= threads= seed= strict nostats $1" -- "${cur##*,}")
     compopt -o nospace
 }
 
@@ -31,7 +31,7 @@ _meldfs()
     local IFS=$' \t\n'
 
     if ((COMP_CWORD == 1)); then
-        _meldfs_words 'mount umount check explain export report status top help version --help --version'
+        _meldfs_words 'mount umount check explain export report path yaml status top help version --help --version'
         return
     fi
     case $command:$previous in
@@ -40,14 +40,16 @@ _meldfs()
     report:-o) compopt -o default && return ;;
     esac
     case $command:$cur in
-    mount:-*) _meldfs_words '-f -d -o' ;;
-    export:-*) _meldfs_words '-o --part --afresh' ;;
-    report:-*) _meldfs_words '-o --json' ;;
-    check:-*) _meldfs_words '--strict --deep' ;;
+    mount:-*) _meldfs_words '-f -d -o --set' ;;
+    export:-*) _meldfs_words '-o --part --afresh --set' ;;
+    report:-*) _meldfs_words '-o --json --set' ;;
+    explain:-* | yaml:-*) _meldfs_words '--set' ;;
+    check:-*) _meldfs_words '--strict --deep --set' ;;
     status:-*) _meldfs_words '--json' ;;
-    help:*) _meldfs_words 'mount umount check explain export report status top version' ;;
+    help:*) _meldfs_words 'mount umount check explain export report path yaml status top version' ;;
     umount:* | status:* | top:*) _meldfs_mounts ;;
-    mount:* | check:* | explain:* | export:* | report:*)
+    path:*) ((COMP_CWORD == 2)) && _meldfs_mounts ;;
+    mount:* | check:* | explain:* | export:* | yaml:* | report:*)
         compopt -o filenames
         mapfile -t COMPREPLY < <(
             if ((COMP_CWORD == 2)); then

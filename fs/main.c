@@ -3,17 +3,20 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "cachedir.h"
 #include "cli.h"
 #include "export.h"
 #include "meld.h"
 #include "mount.h"
 #include "options.h"
+#include "place.h"
 #include "progress.h"
 #include "report.h"
 #include "status.h"
@@ -22,13 +25,15 @@
 
 struct command;
 
-enum { OPT_FIRST = 256, OPT_STRICT = OPT_FIRST, OPT_DEEP, OPT_JSON, OPT_PART, OPT_AFRESH, OPT_HELP };
+enum { OPT_FIRST = 256, OPT_STRICT = OPT_FIRST, OPT_DEEP, OPT_SET, OPT_JSON, OPT_PART, OPT_AFRESH, OPT_HELP };
 
 /* What a command line came to. */
 struct call {
     const struct command *command;
     struct mount_request request; /* config and mountpoint are the first two arguments, whatever they mean */
     int n_args;
+    char **args;
+    const char **set;   /* what request.set points to */
     bool deep;          /* check reads the tensors */
     bool json;          /* report, status */
     const char *output; /* of report; NULL: standard output */
@@ -37,8 +42,9 @@ struct call {
 
 struct command {
     const char *name, *args;
-    int min_args, max_args; /* the first is a merge file where args begin with CONFIG */
-    const char *letters;    /* the options it takes, for getopt */
+    int min_args,
+        max_args;        /* the first is a merge file, or what stands for one, where args begin with CONFIG */
+    const char *letters; /* the options it takes, for getopt */
     int (*run)(struct call *call);
     const char *summary, *help;
 };
@@ -49,48 +55,58 @@ static int run_check(struct call *call);
 static int run_explain(struct call *call);
 static int run_export(struct call *call);
 static int run_report(struct call *call);
+static int run_path(struct call *call);
+static int run_yaml(struct call *call);
 static int run_status(struct call *call);
 static int run_top(struct call *call);
 static int run_help(struct call *call);
 static int run_version(struct call *call);
 
+#define HELP_SET \
+    "  --set KEY=VALUE change a parameter, with a key as in the path of a variant; may be repeated\n"
+#define HELP_PLACE "CONFIG may be a path in a mount, too: that of a model, or of a variant.\n"
 #define HELP_OPTIONS                                                                              \
     "  -o cache=SIZE   memory for computed pieces: 256M unless told; K, M and G are understood\n" \
     "  -o threads=N    threads that compute: one a CPU unless told\n"                             \
     "  -o seed=N       of methods that draw at random: 0 unless told\n"                           \
-    "  -o strict       take warnings for errors\n"
+    "  -o nostats      keep no statistics on disk\n"                                              \
+    "  -o strict       take warnings for errors\n" HELP_SET
 
 static const struct command commands[] = {
-    {"mount", "CONFIG MOUNTPOINT [-f] [-d] [-o OPTION,...]", 2, 2, "fdo:", run_mount,
-     "mount the model that a merge file describes",
+    {"mount", "CONFIG MOUNTPOINT [-f] [-d] [-o OPTION,...] [--set KEY=VALUE]", 2, 2, "fdo:", run_mount,
+     "mount the model that a merge file describes, or a folder of them",
      "  -o allow_other  let other users read it\n"
      "  -o noprefetch   compute nothing before it is asked for\n" HELP_OPTIONS
      "  -f              stay in the foreground; messages go to stderr\n"
      "  -d              the same, and print every FUSE request\n"
-     "Returns when the mount can be read. `meldfs umount MOUNTPOINT` ends it.\n"},
+     "Returns when the mount can be read. `meldfs umount MOUNTPOINT` ends it. What is saved to CONFIG is\n"
+     "served when no load is under way. Where CONFIG is a folder, each *.yml in it is a directory.\n"},
     {"umount", "MOUNTPOINT", 1, 1, "", run_umount, "unmount, and wait until the daemon has ended",
      "Clears a mount whose daemon has died, too.\n"},
-    {"check", "CONFIG [--strict] [--deep]", 1, 1, "", run_check,
+    {"check", "CONFIG [--strict] [--deep] [--set KEY=VALUE]", 1, 1, "", run_check,
      "tell everything that is wrong with a merge file",
      "  --strict  take warnings for errors\n"
      "  --deep    read the tensors, too: NaN and infinities, donors that change nothing, what rounding "
-     "loses\n"
-     "Without --deep no tensor is read.\n"},
-    {"explain", "CONFIG [TENSOR]", 1, 2, "", run_explain,
-     "tell where tensors come from: sources, method, parameter values", ""},
-    {"export", "CONFIG FOLDER [--part I/N] [--afresh] [-o OPTION,...]", 2, 2, "o:", run_export,
-     "write the model to disk",
+     "loses\n" HELP_SET "Without --deep no tensor is read. " HELP_PLACE},
+    {"explain", "CONFIG [TENSOR] [--set KEY=VALUE]", 1, 2, "", run_explain,
+     "tell where tensors come from: sources, method, parameter values", HELP_SET HELP_PLACE},
+    {"export", "CONFIG FOLDER [--part I/N] [--afresh] [-o OPTION,...] [--set KEY=VALUE]", 2, 2,
+     "o:", run_export, "write the model to disk",
      HELP_OPTIONS
      "  --part I/N      the I-th of N shares of the weight files; 1/N has the other files, too\n"
      "  --afresh        throw away what an unfinished export has left in the folder\n"
      "The folder is made if it is not there, and must hold none of the model's files. They appear when\n"
      "all of them are complete. After Ctrl-C, an error or a crash the same command goes on where it\n"
-     "was. Parts may be written into one folder at once, by any number of computers.\n"},
-    {"report", "CONFIG [-o FILE] [--json]", 1, 1, "o:", run_report,
+     "was. Parts may be written into one folder at once, by any number of computers.\n" HELP_PLACE},
+    {"report", "CONFIG [-o FILE] [--json] [--set KEY=VALUE]", 1, 1, "o:", run_report,
      "tell what the merge does to every tensor",
      "  -o FILE   write there instead of to standard output\n"
-     "  --json    figures for programs instead of a page for a browser\n"
-     "Reads every tensor. The page needs no network.\n"},
+     "  --json    figures for programs instead of a page for a browser\n" HELP_SET
+     "Reads every tensor. The page needs no network. " HELP_PLACE},
+    {"path", "MOUNTPOINT KEY=VALUE...", 1, INT_MAX, "", run_path, "print the path of a variant",
+     "MOUNTPOINT may be a directory in a mount. If there is no such variant, the reason is told.\n"},
+    {"yaml", "CONFIG [--set KEY=VALUE]", 1, 1, "", run_yaml, "print the merge file as it stands",
+     HELP_SET HELP_PLACE},
     {"status", "[MOUNTPOINT] [--json]", 0, 1, "", run_status,
      "memory, cache and throughput of running mounts", "  --json  for programs\n"},
     {"top", "[MOUNTPOINT]", 0, 1, "", run_top, "the same live, in the terminal",
@@ -110,41 +126,19 @@ static const struct command *find_command(const char *name)
 
 /* ---- the commands ---- */
 
-static struct meld_options plan_options(const struct call *call)
-{
-    const struct mount_request *request = &call->request;
-
-    return (struct meld_options){
-        .config = request->config,
-        .yaml_dir_only = request->fstab,
-        .strict = request->options.strict,
-        .seed = request->options.seed,
-    };
-}
-
 static struct meld_engine *engine_new(const struct call *call)
 {
+    char *stats_dir = call->request.options.no_stats ? NULL : cachedir_path();
     struct meld_engine_options options = {.cache_bytes = call->request.options.cache_bytes,
-                                          .n_threads = call->request.options.n_threads};
+                                          .n_threads = call->request.options.n_threads,
+                                          .stats_dir = stats_dir};
     struct meld_engine *engine;
     struct err err;
 
     if (meld_engine_new(&options, &engine, &err) < 0)
         cli_say("%s", err.text);
+    free(stats_dir);
     return engine;
-}
-
-/* engine: NULL where nothing will be read. */
-static struct meld *plan(const struct call *call, struct meld_engine *engine)
-{
-    struct meld_options options = plan_options(call);
-    struct report report = {0};
-    struct meld *meld = NULL;
-    int ret = meld_open(engine, &options, &meld, &report);
-
-    cli_report(&report, ret);
-    report_fini(&report);
-    return ret < 0 ? NULL : meld;
 }
 
 static int run_mount(struct call *call)
@@ -187,7 +181,7 @@ static int inspect(const struct call *call, struct meld *meld)
 static int run_check(struct call *call)
 {
     double started = cli_clock();
-    struct meld *meld = plan(call, NULL);
+    struct meld *meld = place_open(&call->request, NULL);
     int status = meld && call->deep ? inspect(call, meld) : 0;
 
     if (!meld || status) {
@@ -204,7 +198,7 @@ static int run_check(struct call *call)
 
 static int run_explain(struct call *call)
 {
-    struct meld *meld = plan(call, NULL);
+    struct meld *meld = place_open(&call->request, NULL);
     struct err err = {""};
     char *text;
 
@@ -223,7 +217,7 @@ static int run_explain(struct call *call)
 static int run_export(struct call *call)
 {
     struct meld_engine *engine = engine_new(call);
-    struct meld *meld = engine ? plan(call, engine) : NULL;
+    struct meld *meld = engine ? place_open(&call->request, engine) : NULL;
     int status = meld ? export_run(engine, meld, call->request.mountpoint, &call->export) : 1;
 
     meld_close(meld);
@@ -242,13 +236,29 @@ static char *title_of(const char *config)
 
 static int run_report(struct call *call)
 {
-    struct meld *meld = plan(call, NULL);
+    struct meld *meld = place_open(&call->request, NULL);
     char *title = meld ? title_of(call->request.config) : NULL;
     int status = title ? report_run(meld, title, call->output, call->json) : 1;
 
     free(title);
     meld_close(meld);
     return status;
+}
+
+static int run_path(struct call *call)
+{
+    return place_print(call->request.config, call->args + 1, (size_t)call->n_args - 1);
+}
+
+static int run_yaml(struct call *call)
+{
+    struct meld *meld = place_open(&call->request, NULL);
+
+    if (!meld)
+        return 1;
+    fputs(meld_recipe(meld), stdout);
+    meld_close(meld);
+    return 0;
 }
 
 static int run_status(struct call *call)
@@ -367,6 +377,11 @@ static int take_option(int letter, char **argv, struct call *call)
         if (strcmp(command->name, "check") == 0)
             return 0;
         break;
+    case OPT_SET:
+        call->set[call->request.n_set++] = optarg;
+        if (strncmp(command->args, "CONFIG", 6) == 0)
+            return 0;
+        break;
     case OPT_JSON:
         call->json = true;
         if (strcmp(command->name, "report") == 0 || strcmp(command->name, "status") == 0)
@@ -391,13 +406,10 @@ static int take_option(int letter, char **argv, struct call *call)
 static int take_options(int argc, char **argv, struct call *call)
 {
     static const struct option long_options[] = {
-        {"strict", no_argument, NULL, OPT_STRICT},
-        {"deep", no_argument, NULL, OPT_DEEP},
-        {"json", no_argument, NULL, OPT_JSON},
-        {"part", required_argument, NULL, OPT_PART},
-        {"afresh", no_argument, NULL, OPT_AFRESH},
-        {"help", no_argument, NULL, OPT_HELP},
-        {NULL, 0, NULL, 0},
+        {"strict", no_argument, NULL, OPT_STRICT},   {"deep", no_argument, NULL, OPT_DEEP},
+        {"set", required_argument, NULL, OPT_SET},   {"json", no_argument, NULL, OPT_JSON},
+        {"part", required_argument, NULL, OPT_PART}, {"afresh", no_argument, NULL, OPT_AFRESH},
+        {"help", no_argument, NULL, OPT_HELP},       {NULL, 0, NULL, 0},
     };
     char letters[16];
     int letter, ended = 0;
@@ -409,23 +421,38 @@ static int take_options(int argc, char **argv, struct call *call)
     return ended;
 }
 
-static int run_command(const struct command *command, int argc, char **argv)
+static int run_parsed(struct call *call, int argc, char **argv)
 {
-    struct call call = {.command = command};
-    int ended = take_options(argc, argv, &call);
+    const struct command *command = call->command;
+    int ended = take_options(argc, argv, call);
 
     if (ended)
         return ended - 1;
-    call.n_args = argc - optind;
-    if (call.n_args < command->min_args || call.n_args > command->max_args)
+    call->n_args = argc - optind;
+    call->args = argv + optind;
+    if (call->n_args < command->min_args || call->n_args > command->max_args)
         return usage(command);
-    call.request.config = argv[optind];
-    call.request.mountpoint = call.n_args > 1 ? argv[optind + 1] : NULL;
-    return command->run(&call);
+    call->request.config = argv[optind];
+    call->request.mountpoint = call->n_args > 1 ? argv[optind + 1] : NULL;
+    return command->run(call);
 }
 
-/* mount.meldfs SPEC FOLDER [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...], as mount(8) calls its helpers.
- * Here -f means "fake": everything but the mount itself is done, as by `meldfs check`. */
+static int run_command(const struct command *command, int argc, char **argv)
+{
+    struct call call = {.command = command, .set = calloc((size_t)argc, sizeof(char *))};
+    int status = 1;
+
+    call.request.set = call.set;
+    if (call.set)
+        status = run_parsed(&call, argc, argv);
+    else
+        cli_say("out of memory");
+    free(call.set);
+    return status;
+}
+
+/* mount.meldfs SPEC FOLDER [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...], as mount(8) calls its
+ * helpers. Here -f means "fake": everything but the mount itself is done, as by `meldfs check`. */
 static int run_helper(int argc, char **argv)
 {
     struct mount_request request = {.fstab = true};
@@ -449,7 +476,7 @@ static int run_helper(int argc, char **argv)
     request.mountpoint = argv[optind + 1];
     if (!fake)
         return mount_run(&request);
-    meld = plan(&(struct call){.request = request}, NULL);
+    meld = place_open(&request, NULL);
     meld_close(meld);
     return !meld;
 }

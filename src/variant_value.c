@@ -69,6 +69,8 @@ static int scalar_of(const struct variant_reader *reader, const struct method_pa
     scalar->kind = yaml_text_number(scalar->text, &scalar->number) ? SCALAR_NUMBER : SCALAR_TEXT;
     if (len == 0)
         return err_set(reader->err, -ENOENT, "a value for `%s` is missing", param->name);
+    if (strcspn(scalar->text, " \t\n\v\f\r") < len) /* a merge file may have them around a number */
+        return err_set(reader->err, -ENOENT, "a value for `%s` has blanks in it", param->name);
     return 0;
 }
 

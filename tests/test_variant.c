@@ -134,6 +134,9 @@ static void test_values(void **state)
         {"lambda=", "`lambda=`: a value for `lambda` is missing"},
         {"lambda=1~~2", "`lambda=1~~2`: a value for `lambda` is missing"},
         {"lambda=1~", "`lambda=1~`: a value for `lambda` is missing"},
+        {"lambda= 0.5", "`lambda= 0.5`: a value for `lambda` has blanks in it"},
+        {"lambda=0.5 ", "`lambda=0.5 `: a value for `lambda` has blanks in it"},
+        {"weight=1~\t2", "`weight=1~?2`: a value for `weight` has blanks in it"},
     };
 
     (void)state;

@@ -15,7 +15,9 @@
 #define ROOT_SECONDS 1.0 /* but the root's: a stat of a mount whose daemon has died should say so */
 #define XATTR_GENERATION "user.meldfs.generation"
 #define XATTR_RECIPE "user.meldfs.recipe"
-#define XATTR_MAX 65536 /* the kernel's limit for a value */
+#define XATTR_MAX 65536         /* the kernel's limit for a value */
+#define ENOUGH_BYTES (1u << 20) /* read of a donor that changed nothing, before that is told */
+#define MAX_TOLD 16             /* such donors */
 
 /* An open file or folder. */
 struct handle {
@@ -381,11 +383,30 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     fuse_reply_err(req, 0);
 }
 
+/* Once a reader has read enough of a model to tell. */
+static void tell_idle(const struct ops *ops, const struct meld *meld)
+{
+    struct meld_idle idle[MAX_TOLD];
+    size_t n = meld_idle_donors(meld, idle, MAX_TOLD);
+    char text[512];
+
+    for (size_t i = 0; i < n && i < MAX_TOLD; i++) {
+        if (idle[i].bytes < ENOUGH_BYTES)
+            continue;
+        snprintf(text, sizeof(text),
+                 "%s:%u:%u: %s changes nothing in all that was read of it so far: its task vector is zero",
+                 idle[i].at.file, idle[i].at.line, idle[i].at.col, idle[i].model);
+        log_once(ops->log, LOG_WARNING, text);
+    }
+}
+
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct ops *ops = ops_of(req);
 
     (void)ino;
+    if (handle_of(fi)->at.view)
+        tell_idle(ops, handle_of(fi)->at.view->meld);
     if (ops->prefetch)
         prefetch_release(ops->prefetch, number_of(handle_of(fi)));
     close_handle(ops, handle_of(fi));

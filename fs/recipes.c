@@ -8,6 +8,8 @@
 
 #include "recipe_table.h"
 
+enum { MAX_TOLD = 16 }; /* donors */
+
 struct recipes *recipes_new(const struct planner *planner, const char *path, bool folder)
 {
     struct recipes *recipes = calloc(1, sizeof(*recipes));
@@ -267,6 +269,15 @@ struct timespec recipes_changed(struct recipes *recipes)
 }
 
 /* With the lock held. */
+static void describe_idle(const struct meld *meld, FILE *out)
+{
+    struct meld_idle idle[MAX_TOLD];
+    size_t n = meld_idle_donors(meld, idle, MAX_TOLD);
+
+    for (size_t i = 0; i < n && i < MAX_TOLD; i++)
+        fprintf(out, "idle_donor_name %s\n", idle[i].model);
+}
+
 static void describe(const struct recipe *recipe, FILE *out)
 {
     const struct meld *meld = recipe->current ? recipe->current->models[0].meld : NULL;
@@ -276,6 +287,8 @@ static void describe(const struct recipe *recipe, FILE *out)
                 "generation %016" PRIx64 "\ntensors %" PRIu64 "\nmodels %" PRIu64 "\nfiles_bytes %" PRIu64
                 "\n",
                 meld_fingerprint(meld), meld_n_tensors(meld), meld_n_models(meld), meld_bytes(meld));
+    if (meld)
+        describe_idle(meld, out);
     if (recipe->waiting && recipe->current)
         fprintf(out, "pending_generation %016" PRIx64 "\n", generation_fingerprint(recipe->waiting));
     if (recipe->gone)

@@ -48,6 +48,10 @@ static void write_counters(const struct replies *a, FILE *out)
     write_number(out, "computed_bytes", c.bytes_computed);
     write_number(out, "read_bytes", c.bytes_read);
     write_number(out, "stats_done", c.stats_done);
+    write_number(out, "stats_loaded", c.stats_loaded);
+    write_number(out, "stats_todo", c.stats_todo);
+    write_number(out, "stats_todo_bytes", c.stats_todo_bytes);
+    write_number(out, "stats_bytes_read", c.stats_bytes_read);
     write_number(out, "stats_running", c.stats_running);
     write_number(out, "stats_kept_bytes", c.stats_kept);
 }

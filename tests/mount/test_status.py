@@ -8,6 +8,7 @@ import pathlib
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -41,6 +42,21 @@ def test_json(small, tmp_path):
         assert 0 <= found["memory_other_bytes"] <= found["memory_bytes"]
         assert found["hit_ratio"] is None or 0 <= found["hit_ratio"] <= 1
         assert found["mountpoint"] in [other["mountpoint"] for other in status()]
+
+
+def test_a_donor_that_changes_nothing(models, tmp_path):
+    """The status names it, and the log once, with its place in the merge file."""
+    shutil.copytree(models / "large/base", tmp_path / "same")
+    recipe = tmp_path / "merge.yml"
+    recipe.write_text("merge_method: task_arithmetic\nbase_model: base\nmodels:\n- model: one\n  parameters: {weight: 1}\n"
+                      f"- model: {tmp_path}/same\n  parameters: {{weight: 1}}\n")  # fmt: skip
+    with meld.Mount(recipe, tmp_path / "mnt", cwd=models / "large", foreground=True) as mount:
+        assert "idle_donor_name" not in status(mount.point)[0]
+        for _ in range(2):
+            meld.pread_file(mount / "model.safetensors")
+        assert status(mount.point)[0]["idle_donor_name"] == f"{tmp_path}/same"
+        said = meld.until(lambda: re.findall(r"(.*) changes nothing", mount.log.text()), "the warning")
+    assert len(said) == 1 and f"{recipe}:6:10: {tmp_path}/same" in said[0]
 
 
 def test_json_of_names_that_need_escaping(small, tmp_path):

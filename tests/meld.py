@@ -9,6 +9,7 @@ import pathlib
 import signal
 import struct
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 
@@ -17,11 +18,19 @@ CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / "
 PATIENCE = 60  # seconds: for what takes milliseconds, but a sanitizer on a busy machine does not
 
 
+@contextlib.contextmanager
+def environment(env: dict):
+    """No statistics that another test has left: a folder of its own for them, unless `env` names one."""
+    with tempfile.TemporaryDirectory(prefix="meldfs-cache.") as folder:
+        yield os.environ | {"XDG_CACHE_HOME": folder} | env
+
+
 def run(*args, cwd=None, timeout=300, **env) -> subprocess.CompletedProcess:
     """`meldfs ARGS`, whatever its exit status."""
-    return subprocess.run(
-        [BINARY, *map(str, args)], cwd=cwd, timeout=timeout, env=os.environ | env, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    with environment(env) as whole:
+        return subprocess.run(
+            [BINARY, *map(str, args)], cwd=cwd, timeout=timeout, env=whole, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
 
 def good(*args, **options) -> str:
@@ -86,7 +95,7 @@ class Mount:
 
     def __init__(self, config, point, *options, cwd=None, foreground=False, **env):
         self.config, self.point, self.cwd, self.foreground = config, pathlib.Path(point), cwd, foreground
-        self.options, self.env = list(options), os.environ | env
+        self.options, self.env, self.stack = list(options), env, contextlib.ExitStack()
         self.process = None
         self.status = 0  # that the daemon should end with, where it is a child
         self.log = Log(self.point.with_name(self.point.name + ".log"))
@@ -98,6 +107,7 @@ class Mount:
         return words + (["-f"] if self.foreground else [])
 
     def __enter__(self) -> "Mount":
+        self.env = self.stack.enter_context(environment(self.env))
         self.point.mkdir(exist_ok=True)
         if not self.foreground:
             done = subprocess.run(
@@ -130,6 +140,7 @@ class Mount:
                 self.gone()
         finally:
             self._clear()
+            self.stack.close()
 
     def __truediv__(self, name) -> pathlib.Path:
         return self.point / name

@@ -88,6 +88,13 @@ struct blocks {
     size_t acc_size;
 };
 
+/* Where a pass leaves what it found for passes with other parameters: parts by number. */
+struct leavings {
+    void (*put)(struct leavings *leavings, unsigned part, const void *data, size_t len);
+    /* malloc'd; NULL: it is not there. */
+    void *(*get)(struct leavings *leavings, unsigned part, size_t *len);
+};
+
 /* One pass over a tensor. Blocks are worked on by any thread in any order, a block's tiles in order by one.
  * How the tensor is cut depends on its size and acc_size alone, so sums come out the same on every machine.
  */
@@ -104,6 +111,13 @@ struct pass {
      * (method->row_length) passed over, all in one array; `add` gets that of the tile's first row, acc_size
      * is not called. */
     size_t row_bytes;
+    /* Leave what does not depend on parameters, before `finish`; the state is as before the pass. And the
+     * state from that, as the pass and `finish` would make it or equivalent; false: something is not there,
+     * and the state is as it was. NULL both: nothing of the kind. Parts are the inputs', in the working type.
+     */
+    void (*leave)(const struct merge *merge, const void *state, const struct blocks *blocks,
+                  struct leavings *to);
+    bool (*resume)(const struct merge *merge, void *state, struct leavings *from);
 };
 
 /* What a method must know of the whole tensor before its first element: a small state, made by passes. */

@@ -1,5 +1,6 @@
 #include "order.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "blocks.h"
@@ -232,6 +233,129 @@ static void count_finish(const struct merge *merge, void *state, const struct bl
         order->n_counted = group_end(order->n_counted, GROUP_SERIES, n);
 }
 
+/* ---- counts that another run has left, of a series each: the bins that are not empty, from the first on, as
+ * pairs of numbers: how many bins further on than the one before, and how many elements. A number has 7 bits
+ * a byte, low ones first; all but the last byte have the 8th set. */
+
+struct counts {
+    unsigned char *data;
+    size_t len, at;
+};
+
+static void write_number(struct counts *counts, uint64_t number)
+{
+    for (; number > 127; number >>= 7)
+        counts->data[counts->len++] = (unsigned char)(number | 128);
+    counts->data[counts->len++] = (unsigned char)number;
+}
+
+static bool read_number(struct counts *counts, uint64_t *number)
+{
+    unsigned shift = 0;
+
+    *number = 0;
+    while (counts->at < counts->len && shift < 64) {
+        unsigned char byte = counts->data[counts->at++];
+        *number |= (uint64_t)(byte & 127) << shift;
+        shift += 7;
+        if (!(byte & 128))
+            return true;
+    }
+    return false;
+}
+
+/* Over all blocks; at: of the series in its group. */
+static void add_up(const struct blocks *blocks, unsigned at, uint64_t totals[BINS_16 + ZEROS])
+{
+    const struct histogram histogram = {blocks, at * sizeof(struct count_acc), BINS_16};
+
+    for (size_t b = 0; b < blocks->n; b++) {
+        const uint32_t *bins = histogram_bins(&histogram, b);
+        for (size_t i = 0; i < BINS_16 + ZEROS; i++)
+            totals[i] += bins[i];
+    }
+}
+
+static void leave_series(const struct blocks *blocks, unsigned at, unsigned series, struct leavings *to)
+{
+    enum { PAIR_MAX = 20 };
+    uint64_t *totals = calloc(BINS_16 + ZEROS, sizeof(*totals));
+    struct counts counts = {malloc((BINS_16 + ZEROS) * PAIR_MAX), 0, 0};
+    uint32_t last = 0;
+
+    if (totals && counts.data)
+        add_up(blocks, at, totals);
+    for (uint32_t bin = 0; totals && counts.data && bin < BINS_16 + ZEROS; bin++) {
+        if (totals[bin] == 0)
+            continue;
+        write_number(&counts, bin - last);
+        write_number(&counts, totals[bin]);
+        last = bin;
+    }
+    if (totals && counts.data)
+        to->put(to, series, counts.data, counts.len);
+    free(counts.data);
+    free(totals);
+}
+
+static void count_leave(const struct merge *merge, const void *state, const struct blocks *blocks,
+                        struct leavings *to)
+{
+    const struct order *order = state;
+    unsigned end = group_end(order->n_counted, GROUP_SERIES, n_series(merge));
+
+    for (unsigned i = order->n_counted; i < end; i++)
+        if (user_of(merge)->has_cuts(merge, i))
+            leave_series(blocks, i - order->n_counted, i, to);
+}
+
+/* The counts must be those of n elements. */
+static bool fill_bins(struct counts *counts, uint64_t n, uint32_t bins[BINS_16 + ZEROS])
+{
+    uint64_t bin = 0, step, total, sum = 0;
+
+    while (counts->at < counts->len) {
+        if (!read_number(counts, &step) || !read_number(counts, &total))
+            return false;
+        bin += step;
+        if (step >= BINS_16 + ZEROS || bin >= BINS_16 + ZEROS || total > n - sum)
+            return false;
+        bins[bin] = (uint32_t)total;
+        sum += total;
+    }
+    return sum == n;
+}
+
+static bool resume_series(const struct merge *merge, unsigned series, struct count_acc *acc,
+                          struct leavings *from)
+{
+    struct counts counts = {0};
+    bool good;
+
+    counts.data = from->get(from, series, &counts.len);
+    good = counts.data && fill_bins(&counts, merge->n, acc->bins);
+    free(counts.data);
+    return good;
+}
+
+/* As if all had been one block: the index is then looked for in all of it. */
+static bool count_resume(const struct merge *merge, void *state, struct leavings *from)
+{
+    const struct order *order = state;
+    unsigned end = group_end(order->n_counted, GROUP_SERIES, n_series(merge));
+    struct count_acc *accs = merge->n > 0 && merge->n <= UINT32_MAX ? calloc(1, count_size(merge)) : NULL;
+    struct blocks blocks = {0, merge->n, merge->n, 1, (const char *)accs, count_size(merge)};
+    bool good = accs;
+
+    for (unsigned i = order->n_counted; i < end && good; i++)
+        if (user_of(merge)->has_cuts(merge, i))
+            good = resume_series(merge, i, &accs[i - order->n_counted], from);
+    if (good)
+        count_finish(merge, state, &blocks);
+    free(accs);
+    return good;
+}
+
 /* ---- the lower bits of a cut's key, where there are more than the first bins tell apart */
 
 static size_t refine_size(const struct merge *merge)
@@ -427,7 +551,11 @@ static void locate_finish(const struct merge *merge, void *state, const struct b
     }
 }
 
-static const struct pass count_pass = {.acc_size = count_size, .add = count_add, .finish = count_finish},
+static const struct pass count_pass = {.acc_size = count_size,
+                                       .add = count_add,
+                                       .finish = count_finish,
+                                       .leave = count_leave,
+                                       .resume = count_resume},
                          refine_pass = {.acc_size = refine_size, .add = refine_add, .finish = refine_finish},
                          locate_pass = {.acc_size = locate_size,
                                         .add = locate_add,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "recipe_key.h"
+#include "savings.h"
 
 enum {
     BLOCKS_MAX = 1024,
@@ -65,9 +66,10 @@ struct block_task {
 struct stats {
     struct pool *pool;
     struct stat_store *store; /* or NULL */
+    struct savings *savings;
     unsigned n_threads;
     atomic_bool stopping;
-    atomic_uint_fast64_t tensors, loaded, bytes_read;
+    atomic_uint_fast64_t tensors, loaded, resumed, bytes_read;
 
     pthread_mutex_t lock;            /* guards slots, entries and what follows */
     struct stats_run *queue, **tail; /* runs that await their turn */
@@ -94,6 +96,11 @@ struct stats *stats_new(struct pool *pool, unsigned n_threads, size_t spare_max,
     stats->n_threads = n_threads;
     stats->spare_max = spare_max;
     stats->store = store;
+    stats->savings = savings_new(spare_max, store);
+    if (!stats->savings) {
+        free(stats);
+        return NULL;
+    }
     stats->tail = &stats->queue;
     pthread_mutex_init(&stats->lock, NULL);
     return stats;
@@ -111,6 +118,7 @@ void stats_free(struct stats *stats)
         }
     }
     pthread_mutex_destroy(&stats->lock);
+    savings_free(stats->savings);
     free(stats);
 }
 
@@ -325,6 +333,50 @@ static void release(struct stats_run *run)
     }
 }
 
+/* ---- what passes leave for others */
+
+/* The run's, known by what its inputs are. */
+struct stats_leavings {
+    struct leavings leavings; /* first member */
+    struct savings *savings;
+    struct digest key;
+};
+
+static struct digest part_key(const struct stats_leavings *self, unsigned part)
+{
+    struct digest key = self->key;
+
+    digest_number(&key, part);
+    return key;
+}
+
+static void put_part(struct leavings *leavings, unsigned part, const void *data, size_t len)
+{
+    struct stats_leavings *self = (struct stats_leavings *)leavings;
+
+    savings_put(self->savings, part_key(self, part), data, len);
+}
+
+static void *get_part(struct leavings *leavings, unsigned part, size_t *len)
+{
+    struct stats_leavings *self = (struct stats_leavings *)leavings;
+
+    return savings_get(self->savings, part_key(self, part), len);
+}
+
+static struct stats_leavings leavings_of(const struct stats_run *run)
+{
+    return (struct stats_leavings){{put_part, get_part}, run->stats->savings, recipe_inputs_key(run->recipe)};
+}
+
+static void leave_behind(const struct stats_run *run)
+{
+    struct stats_leavings leavings = leavings_of(run);
+
+    if (run->pass->leave)
+        run->pass->leave(&run->recipe->merge, run->state, &run->blocks, &leavings.leavings);
+}
+
 /* A task leaves: the last one ends the pass. */
 static void leave_pass(struct stats_run *run)
 {
@@ -336,6 +388,7 @@ static void leave_pass(struct stats_run *run)
     if (!last)
         return;
     if (run->status == 0) {
+        leave_behind(run);
         run->pass->finish(&run->recipe->merge, run->state, &run->blocks);
         run->n_passes++;
     }
@@ -430,7 +483,14 @@ static void finish_run(struct stats_run *run)
     end_run(run);
 }
 
-/* Empty passes are over at once. */
+static bool resume_pass(struct stats_run *run)
+{
+    struct stats_leavings leavings = leavings_of(run);
+
+    return run->pass->resume && run->pass->resume(&run->recipe->merge, run->state, &leavings.leavings);
+}
+
+/* Empty passes are over at once, and so are those of which everything is known. */
 static void begin_pass(struct stats_run *run)
 {
     const struct merge *merge = &run->recipe->merge;
@@ -443,6 +503,11 @@ static void begin_pass(struct stats_run *run)
         return;
     }
     while ((run->pass = stats->next(merge, run->state, run->n_passes))) {
+        if (resume_pass(run)) {
+            atomic_fetch_add_explicit(&run->stats->resumed, 1, memory_order_relaxed);
+            run->n_passes++;
+            continue;
+        }
         run->blocks = cut(run->recipe, run->pass, run->state);
         if (run->blocks.n > 0) {
             run->task.run = start_pass;
@@ -815,13 +880,14 @@ bool stats_get(struct stats *stats, const struct recipe *recipe, struct keeper *
 
 size_t stats_held(const struct stats *stats)
 {
-    return atomic_load_explicit(&stats->held_bytes, memory_order_relaxed);
+    return atomic_load_explicit(&stats->held_bytes, memory_order_relaxed) + savings_bytes(stats->savings);
 }
 
 void stats_counters(struct stats *stats, struct stats_counters *counters)
 {
     counters->tensors = atomic_load_explicit(&stats->tensors, memory_order_relaxed);
     counters->loaded = atomic_load_explicit(&stats->loaded, memory_order_relaxed);
+    counters->resumed = atomic_load_explicit(&stats->resumed, memory_order_relaxed);
     counters->bytes_read = atomic_load_explicit(&stats->bytes_read, memory_order_relaxed);
     pthread_mutex_lock(&stats->lock);
     counters->running = stats->n_active;

@@ -33,6 +33,7 @@ struct stats_waiter {
 struct stats_counters {
     uint64_t tensors, loaded, bytes_read, running; /* computed, and found on disk, since the start; elements'
                                                       bytes read by passes; now */
+    uint64_t resumed;                              /* passes that another one had left enough for */
     uint64_t todo, todo_bytes; /* begun and not finished; what one pass over each of them reads */
     uint64_t kept_bytes;       /* of finished states */
 };

@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "scratch_dir.h"
 #include "sparse_case.h"
 
 static const char *vectors_path;
@@ -268,6 +269,61 @@ static void test_needs(void **state)
     }
 }
 
+/* With what a pass has counted before, another density needs no counting, and gives the same bytes. */
+static void densities_after_each_other(const char *method, enum dtype work, bool on_disk)
+{
+    static const double densities[] = {0.5, 0.2, 0.9, 0.01, 0.5};
+    uint64_t n = 700001;
+    struct sparse_case *c = case_new(method, work, 3, 1, &n, few, 1);
+    struct stat_store *store = NULL;
+    struct stats_counters counters;
+    struct bench shared;
+    struct err err;
+    unsigned resumed = 0;
+
+    if (on_disk)
+        assert_int_equal(stat_store_open(scratch_path(method), STAT_STORE_BYTES, &store, &err), 0);
+    for (size_t i = 0; i < sizeof(densities) / sizeof(densities[0]); i++) {
+        struct bench alone;
+        unsigned char *want = malloc(n * 8), *got = malloc(n * 8);
+        if (i == 0 || on_disk) {
+            bench_init(&shared, kernels_best(), 2);
+            stats_free(shared.stats);
+            shared.stats = stats_new(shared.pool, 2, (size_t)1 << 20, store);
+        }
+        case_set(c, "density", densities[i]);
+        bench_prepare(&shared, &c->recipe);
+        assert_int_equal(recipe_compute(&c->recipe, 0, n, got, shared.scratch, &err), 0);
+        stats_counters(shared.stats, &counters);
+        resumed = (unsigned)counters.resumed;
+        if (on_disk)
+            bench_fini(&shared);
+        bench_init(&alone, kernels_best(), 2);
+        bench_prepare(&alone, &c->recipe);
+        assert_int_equal(recipe_compute(&c->recipe, 0, n, want, alone.scratch, &err), 0);
+        bench_fini(&alone);
+        assert_memory_equal(got, want, n * dtype_bits(c->recipe.dtype) / 8);
+        if (on_disk) /* the last one is known altogether */
+            assert_int_equal(resumed, i > 0 && i < 4);
+        else
+            assert_int_equal(resumed, i < 4 ? i : 3);
+        free(want);
+        free(got);
+    }
+    if (!on_disk)
+        bench_fini(&shared);
+    stat_store_close(store);
+    case_free(c);
+}
+
+static void test_densities_after_each_other(void **state)
+{
+    (void)state;
+    densities_after_each_other("ties", DTYPE_BF16, false);
+    densities_after_each_other("ties", DTYPE_F16, true);
+    densities_after_each_other("breadcrumbs", DTYPE_F32, true);
+}
+
 /* Of a failed read, whoever waits for the statistics is told the tensor and why. */
 static void test_a_failing_read(void **state)
 {
@@ -297,6 +353,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_order_of_many_magnitudes),
         cmocka_unit_test(test_order_of_many_donors),
         cmocka_unit_test(test_passes),
+        cmocka_unit_test(test_densities_after_each_other),
         cmocka_unit_test(test_rescale_in_float16),
         cmocka_unit_test(test_needs),
         cmocka_unit_test(test_a_failing_read),
@@ -304,5 +361,5 @@ int main(int argc, char **argv)
     char beside[4096];
 
     vectors_path = argc > 1 ? argv[1] : vectors_beside(__FILE__, "sparse.bin", beside);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

@@ -1,8 +1,6 @@
 #include "export.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +9,7 @@
 #include "export_outdir.h"
 #include "export_queue.h"
 #include "export_sync.h"
+#include "interrupt.h"
 #include "progress.h"
 
 #define SYNC_SECONDS \
@@ -45,28 +44,12 @@ int export_parse_part(const char *text, struct export_options *options)
     return 0;
 }
 
-static void block_signals(struct export *e)
-{
-    sigemptyset(&e->signals);
-    sigaddset(&e->signals, SIGINT);
-    sigaddset(&e->signals, SIGTERM);
-    sigaddset(&e->signals, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &e->signals, NULL);
-}
-
-static bool was_interrupted(const struct export *e)
-{
-    struct timespec now = {0};
-
-    return sigtimedwait(&e->signals, NULL, &now) > 0;
-}
-
 static bool tick(void *arg, uint64_t done)
 {
     struct export *e = arg;
 
     progress_update(&e->progress, done);
-    return !was_interrupted(e);
+    return !interrupt_pending(&e->signals);
 }
 
 /* Compute and write, while what is written is brought to the disk. */
@@ -83,7 +66,7 @@ static int write_files(struct export *e, struct err *err)
     queue_run(e->queue, tick, e);
     progress_note(&e->progress, "waiting for the disk");
     syncer_stop(syncer);
-    if (was_interrupted(e))
+    if (interrupt_pending(&e->signals))
         queue_fail(e->queue, -EINTR, NULL, "interrupted");
     return queue_status(e->queue, err);
 }
@@ -139,7 +122,7 @@ int export_run(struct meld_engine *engine, struct meld *meld, const char *dir,
     struct err err;
     int ret;
 
-    block_signals(&e);
+    interrupt_block(&e.signals);
     ret = run(&e, &err);
     if (ret < 0)
         tell_failure(&e, outdir_abandon(&e.folder), &err);

@@ -2,13 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
+#include "interrupt.h"
 #include "page.h"
 #include "progress.h"
 
@@ -112,11 +111,10 @@ struct work {
 static bool show_progress(void *arg, uint64_t done, uint64_t total)
 {
     struct work *work = arg;
-    const struct timespec now = {0};
 
     work->progress.total = total;
     progress_update(&work->progress, done);
-    return sigtimedwait(&work->signals, NULL, &now) < 0;
+    return !interrupt_pending(&work->signals);
 }
 
 /* NULL with the exit status' reason said. */
@@ -127,11 +125,7 @@ static char *survey(struct meld *meld, bool *wrong)
     char *json = NULL;
     int ret;
 
-    sigemptyset(&work.signals);
-    sigaddset(&work.signals, SIGINT);
-    sigaddset(&work.signals, SIGTERM);
-    sigaddset(&work.signals, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &work.signals, NULL);
+    interrupt_block(&work.signals);
     ret = meld_survey(meld, show_progress, &work, &report, &json);
     pthread_sigmask(SIG_UNBLOCK, &work.signals, NULL);
     progress_end(&work.progress);

@@ -152,29 +152,31 @@ static int check_record(const struct outdir *folder, const struct journal *recor
                    folder->dir);
 }
 
+/* Instead of none, or of a damaged one. *record: what is there then, maybe another part's. */
+static int put_record(const struct outdir *folder, struct journal *record)
+{
+    int ret;
+
+    *record = (struct journal){folder->fingerprint, 0, 0};
+    ret = journal_create(folder->fd, RECORD, record);
+    if (ret != -EEXIST)
+        return ret;
+    return journal_read(folder->fd, RECORD, record) == 0 ? 0 : journal_write(folder->fd, RECORD, record);
+}
+
 /* Whoever comes first, while none of the names is taken, says which model the folder is for. */
 static int claim(struct outdir *folder, struct err *err)
 {
-    struct journal record, own = {folder->fingerprint, 0, 0};
+    struct journal record;
     int ret = journal_read(folder->fd, RECORD, &record);
 
     if (ret == -ENOENT) {
         ret = check_free(folder, err);
         if (ret < 0)
             return ret;
-        ret = journal_create(folder->fd, RECORD, &own);
-        if (ret == -EEXIST &&
-            journal_read(folder->fd, RECORD, &record) < 0) /* damaged, or else another part's */
-            ret = journal_write(folder->fd, RECORD, &own);
-        else if (ret == -EEXIST)
-            ret = check_record(folder, &record, err);
-        else if (ret < 0)
-            fail(folder, RECORD, ret, err);
-    } else if (ret == 0) {
-        ret = check_record(folder, &record, err);
-    } else {
-        fail(folder, RECORD, ret, err);
+        ret = put_record(folder, &record);
     }
+    ret = ret < 0 ? fail(folder, RECORD, ret, err) : check_record(folder, &record, err);
     folder->claimed = ret == 0;
     return ret;
 }
@@ -199,9 +201,13 @@ static int look_for(const struct outdir *folder, struct target *target, struct e
 static int make_subfolder(struct outdir *folder, const char *path)
 {
     char **grown, *copy;
+    struct stat st;
 
-    if (mkdirat(folder->fd, path, 0777) < 0)
-        return errno == EEXIST ? 0 : -errno;
+    if (mkdirat(folder->fd, path, 0777) < 0) {
+        if (errno != EEXIST || fstatat(folder->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            return -errno;
+        return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR; /* a symlink might lead elsewhere */
+    }
     grown = reallocarray(folder->subfolders, folder->n_subfolders + 1, sizeof(*grown));
     copy = strdup(path);
     if (grown)
@@ -412,12 +418,9 @@ static int finish_target(const struct outdir *folder, struct target *target)
 
     if (target->complete)
         return 0;
-    if (target->fd >= 0 && close(target->fd) < 0) {
-        target->fd = -1;
-        return -errno;
-    }
-    target->fd = -1;
     ret = journal_rename(folder->fd, target->partial, target->path);
+    close(target->fd); /* and with it the lock, under which nobody else begins the file anew */
+    target->fd = -1;
     target->complete = ret == 0;
     return ret;
 }
@@ -434,12 +437,26 @@ static int sync_folder(const struct outdir *folder, const char *path, struct err
     return ret;
 }
 
+/* All that a target lies in, whoever made it: an export that is gone on with finds its subfolders there. */
+static int sync_above(const struct outdir *folder, const char *path, struct err *err)
+{
+    char *copy = strdup(path), *slash;
+    int ret = copy ? 0 : err_set(err, -ENOMEM, "out of memory");
+
+    while (ret == 0 && (slash = strrchr(copy, '/'))) {
+        *slash = '\0';
+        ret = sync_folder(folder, copy, err);
+    }
+    free(copy);
+    return ret;
+}
+
 static int sync_folders(const struct outdir *folder, struct err *err)
 {
     int ret = 0;
 
-    for (size_t i = folder->n_subfolders; i-- > 0 && ret == 0;)
-        ret = sync_folder(folder, folder->subfolders[i], err);
+    for (size_t i = 0; i < folder->n && ret == 0; i++)
+        ret = folder->targets[i].mine ? sync_above(folder, folder->targets[i].path, err) : 0;
     if (ret == 0)
         ret = sync_folder(folder, ".", err);
     return ret == 0 && folder->made ? sync_folder(folder, "..", err) : ret;

@@ -183,6 +183,8 @@ static int good_fsyncs;                                          /* before those
 static bool fail_every_rename;
 static uint64_t fail_pwrite_at;
 static bool short_pwrites;
+static unsigned n_unlocked; /* partial files that somebody else could have locked when they got their names */
+static bool folder_synced;  /* out/sub/deep */
 
 int __real_fallocate64(int fd, int mode, off_t off, off_t len);
 int __wrap_fallocate64(int fd, int mode, off_t off, off_t len);
@@ -201,6 +203,13 @@ int __wrap_fallocate64(int fd, int mode, off_t off, off_t len)
 
 int __wrap_fsync(int fd)
 {
+    char link[64], path[512];
+    ssize_t len;
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    len = readlink(link, path, sizeof(path) - 1);
+    path[len > 0 ? len : 0] = '\0';
+    folder_synced |= strcmp(path, scratch_path("out/sub/deep")) == 0;
     if (!fail_fsync || good_fsyncs-- > 0)
         return __real_fsync(fd);
     errno = fail_fsync;
@@ -209,6 +218,11 @@ int __wrap_fsync(int fd)
 
 int __wrap_renameat2(int from, const char *old, int to, const char *new, unsigned flags)
 {
+    int file = strstr(old, ".partial") ? openat(from, old, O_RDONLY | O_CLOEXEC) : -1;
+
+    n_unlocked += file >= 0 && flock(file, LOCK_SH | LOCK_NB) == 0;
+    if (file >= 0)
+        close(file);
     errno = fail_rename;
     return fail_rename && (fail_every_rename || strcmp(new, "zero") == 0)
                ? -1
@@ -228,7 +242,8 @@ static int setup(void **state)
 {
     fail_fallocate = fail_fsync = fail_rename = fail_pwrite = 0;
     good_fsyncs = 0;
-    short_pwrites = fail_every_rename = false;
+    short_pwrites = fail_every_rename = folder_synced = false;
+    n_unlocked = 0;
     return scratch_setup(state);
 }
 
@@ -360,6 +375,20 @@ static void the_models_names_must_be_free(void **state)
     assert_int_equal(lstat(scratch_path("out/zero"), &st), 0);
 }
 
+/* A name in the folder does not lead the export out of it. */
+static void a_subfolder_that_is_a_symlink(void **state)
+{
+    struct meld meld = new_meld();
+
+    (void)state;
+    put_text("elsewhere/deep/x.txt", "");
+    assert_int_equal(mkdir(scratch_path("out"), 0755), 0);
+    assert_int_equal(symlink("../elsewhere", scratch_path("out/sub")), 0);
+    assert_int_equal(run(&meld), 1);
+    assert_false(is_there("elsewhere/deep/x") || is_there("elsewhere/deep/.x.partial"));
+    assert_false(is_there("out/config.json"));
+}
+
 static void folders_that_cannot_be(void **state)
 {
     struct meld meld = new_meld();
@@ -430,6 +459,22 @@ static void a_signal_ends_it(void **state)
     (void)state;
     meld.signal_at = 10 * MIB;
     fails_and_goes_on(&meld);
+}
+
+/* Under nohup; a blocked signal would come although it is ignored. */
+static void a_signal_that_is_ignored_does_not(void **state)
+{
+    struct meld meld = new_meld();
+    int status;
+
+    (void)state;
+    meld.signal_at = 10 * MIB;
+    signal(SIGINT, SIG_IGN);
+    status = run(&meld);
+    signal(SIGINT, SIG_IGN); /* other tests have it blocked: what has come is dropped */
+    signal(SIGINT, SIG_DFL);
+    assert_int_equal(status, 0);
+    check_files(&meld);
 }
 
 static void two_do_not_write_into_one_folder(void **state)
@@ -536,6 +581,26 @@ static void a_file_system_without_noreplace(void **state)
     check_files(&meld);
 }
 
+/* Else a second export of the same part might begin one anew just then. */
+static void names_are_given_under_the_lock(void **state)
+{
+    struct meld meld = new_meld();
+
+    (void)state;
+    assert_int_equal(run(&meld), 0);
+    assert_int_equal(n_unlocked, 0);
+}
+
+static void folders_that_were_there_are_synced(void **state)
+{
+    struct meld meld = new_meld();
+
+    (void)state;
+    put_text("out/sub/deep/other", "");
+    assert_int_equal(run(&meld), 0);
+    assert_true(folder_synced);
+}
+
 /* ---- going on ---- */
 
 static void another_recipe_is_not_mixed_in(void **state)
@@ -589,6 +654,31 @@ static void a_damaged_record_is_replaced(void **state)
     put_text("out/.meldfs-export", "meldfs-export 1 0");
     assert_int_equal(run(&meld), 0);
     check_files(&meld);
+}
+
+/* Told by its name. */
+static void a_record_that_cannot_be_written(void **state)
+{
+    struct meld meld = new_meld();
+    char said[1024];
+    size_t len;
+    FILE *in;
+    int saved = dup(STDERR_FILENO);
+
+    (void)state;
+    put_text("out/.meldfs-export/other", "mine");
+    assert_non_null(freopen(scratch_path("said"), "w", stderr));
+    assert_int_equal(run(&meld), 1);
+    fflush(stderr);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    in = fopen(scratch_path("said"), "re");
+    assert_non_null(in);
+    len = fread(said, 1, sizeof(said) - 1, in);
+    said[len] = '\0';
+    fclose(in);
+    assert_non_null(strstr(said, "/.meldfs-export: "));
+    assert_true(is_there("out/.meldfs-export/other"));
 }
 
 static void what_has_a_name_must_be_of_its_size(void **state)
@@ -791,6 +881,7 @@ int main(void)
         TEST(all_bytes_arrive),
         TEST(a_folder_with_other_files_is_taken),
         TEST(the_models_names_must_be_free),
+        TEST(a_subfolder_that_is_a_symlink),
         TEST(folders_that_cannot_be),
         TEST(a_failure_keeps_what_is_written),
         TEST(a_failure_at_once_leaves_nothing),
@@ -798,6 +889,7 @@ int main(void)
         TEST(a_short_answer_is_a_failure),
         TEST(an_engine_that_does_not_start),
         TEST(a_signal_ends_it),
+        TEST(a_signal_that_is_ignored_does_not),
         TEST(two_do_not_write_into_one_folder),
         TEST(more_than_the_disk_holds),
         TEST(a_disk_that_fills_up),
@@ -807,9 +899,12 @@ int main(void)
         TEST(a_disk_that_lost_bytes),
         TEST(renames_that_fail),
         TEST(a_file_system_without_noreplace),
+        TEST(names_are_given_under_the_lock),
+        TEST(folders_that_were_there_are_synced),
         TEST(another_recipe_is_not_mixed_in),
         TEST(damage_is_not_gone_on_from),
         TEST(a_damaged_record_is_replaced),
+        TEST(a_record_that_cannot_be_written),
         TEST(what_has_a_name_must_be_of_its_size),
         TEST(killed_at_any_moment),
         TEST(parts_at_once),

@@ -117,7 +117,8 @@ static void print_answer(const char *mountpoint, char *text, const char *before,
     printf("  memory      %s, at most %s so far\n", memory(text, "memory_bytes").text,
            memory(text, "memory_peak_bytes").text);
     print_cache(text);
-    if (answer_number(text, "stats_done") || answer_number(text, "stats_running"))
+    if (answer_number(text, "stats_done") || answer_number(text, "stats_loaded") ||
+        answer_number(text, "stats_running"))
         print_statistics(text, before);
     printf("  served      %s in %" PRIu64 " requests, %" PRIu64 " failed\n", bytes(text, "served_bytes").text,
            answer_number(text, "requests"), answer_number(text, "failed"));

@@ -59,6 +59,30 @@ def test_a_donor_that_changes_nothing(models, tmp_path):
     assert len(said) == 1 and f"{recipe}:6:10: {tmp_path}/same" in said[0]
 
 
+TIES = """\
+merge_method: ties
+base_model: {models}/base
+models:
+  - {{model: {models}/one, parameters: {{weight: 1.0, density: 0.5}}}}
+  - {{model: {models}/two, parameters: {{weight: 0.4, density: 0.5}}}}
+dtype: bfloat16
+"""
+
+
+def test_statistics(models, tmp_path):
+    """Computed by the first mount, found on disk by the second, told by both."""
+    recipe, cache = tmp_path / "ties.yml", tmp_path / "cache"
+    recipe.write_text(TIES.format(models=models / "large"))
+    cache.mkdir()
+    for known, other in (("stats_done", "stats_loaded"), ("stats_loaded", "stats_done")):
+        with meld.Mount(recipe, tmp_path / "mnt", XDG_CACHE_HOME=str(cache)) as mount:
+            meld.pread_file(mount / "model.safetensors")
+            (found,) = status(mount.point)
+            assert found[known] > 0 and found[other] == found["stats_todo"] == found["stats_todo_bytes"] == 0
+            assert (found["stats_bytes_read"] > 0) == (known == "stats_done")
+            assert "  statistics  of " in meld.good("status", mount.point)
+
+
 def test_json_of_names_that_need_escaping(small, tmp_path):
     with meld.Mount(small, tmp_path / 'a"b\\c\t') as mount:
         (found,) = status(mount.point)

@@ -5,11 +5,14 @@
 #include <string.h>
 #include <time.h>
 
+/* In UTF-8 there are more behind a byte 0xc2, and terminals obey them, too. */
 static void mask_controls(char *text)
 {
-    for (; *text; text++)
-        if ((unsigned char)*text < ' ' || *text == 0x7f)
+    for (unsigned char before = 0; *text; before = (unsigned char)*text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c < ' ' || c == 0x7f || (before == 0xc2 && c < 0xa0))
             *text = '?';
+    }
 }
 
 struct cli_line cli_shown(const char *text)

@@ -90,6 +90,8 @@ static bool output_close(struct output *output)
         good = fclose(output->file) == 0 && good;
     if (!good)
         cli_say("%s: %s", output->path ? output->path : "standard output", strerror(errno));
+    if (!good && output->made)
+        unlink(output->path); /* half a page */
     return good;
 }
 
@@ -105,7 +107,7 @@ static void output_drop(struct output *output)
 
 struct work {
     struct progress progress;
-    sigset_t signals;
+    const sigset_t *signals;
 };
 
 static bool show_progress(void *arg, uint64_t done, uint64_t total)
@@ -114,20 +116,18 @@ static bool show_progress(void *arg, uint64_t done, uint64_t total)
 
     work->progress.total = total;
     progress_update(&work->progress, done);
-    return !interrupt_pending(&work->signals);
+    return !interrupt_pending(work->signals);
 }
 
 /* NULL with the exit status' reason said. */
-static char *survey(struct meld *meld, bool *wrong)
+static char *survey(struct meld *meld, const sigset_t *signals, bool *wrong)
 {
-    struct work work = {.progress = progress_start(0, 0)};
+    struct work work = {progress_start(0, 0), signals};
     struct report report = {0};
     char *json = NULL;
     int ret;
 
-    interrupt_block(&work.signals);
     ret = meld_survey(meld, show_progress, &work, &report, &json);
-    pthread_sigmask(SIG_UNBLOCK, &work.signals, NULL);
     progress_end(&work.progress);
     *wrong = ret < 0 || report.n_errors > 0;
     cli_report(&report, ret);
@@ -139,15 +139,18 @@ int report_run(struct meld *meld, const char *title, const char *output, bool js
 {
     struct output to = {.path = output};
     bool wrong = true;
+    sigset_t signals;
     char *text;
 
+    interrupt_block(&signals); /* from before there is a file that would be left */
     if (!output_open(&to))
         return 1;
-    text = survey(meld, &wrong);
+    text = survey(meld, &signals, &wrong);
     if (!text) {
         output_drop(&to);
         return 1;
     }
+    pthread_sigmask(SIG_UNBLOCK, &signals, NULL); /* whoever reads it may be slow */
     if (to.path && ftruncate(fileno(to.file), 0) < 0 && errno != EINVAL)
         cli_say("%s: %s", to.path, strerror(errno));
     if (json)

@@ -121,6 +121,14 @@ def test_nowhere_to_write(reports, tmp_path):
     assert meld.run("check", reports("task") / "task.yml", "--json").returncode == 2
 
 
+def test_a_disk_that_fills_up(reports, tmp_path):
+    page = tmp_path / "page.html"
+    done = subprocess.run(["sh", "-c", 'trap "" XFSZ; ulimit -f 8; exec "$@"', "sh", meld.BINARY, "report",
+                           reports("ties") / "ties.yml", "-o", page], stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert done.returncode == 1 and str(page) in done.stderr, done
+    assert not page.exists()
+
+
 def test_ctrl_c_leaves_nothing(reports, tmp_path):
     """Whenever it comes."""
     recipe, out = reports("ties") / "ties.yml", tmp_path / "out.html"

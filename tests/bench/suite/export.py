@@ -1,5 +1,6 @@
 """Export: beside mergekit-yaml by every method, beside dd to a disk, after a kill, by 1 and 2 threads."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -81,8 +82,8 @@ def interrupted(bench: Bench, merge, out, after: float) -> Used:
     """Killed after so many seconds (sooner if it has ended by then), begun again, ended."""
     shutil.rmtree(out, ignore_errors=True)
     start = time.monotonic()
-    process = subprocess.Popen([bench.meldfs, "export", merge, out], stdin=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen([bench.meldfs, "export", merge, out], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL, env=os.environ | bench.fresh())  # fmt: skip
     time.sleep(after)
     ended = process.poll() is not None
     process.send_signal(signal.SIGKILL)

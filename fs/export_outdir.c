@@ -352,6 +352,8 @@ int outdir_open(struct outdir *folder, const struct meld *meld, const char *dir,
     if (name_targets(folder, meld, options) < 0)
         return err_set(err, -ENOMEM, "out of memory");
     ret = open_folder(folder, err);
+    if (ret == 0 && options->afresh) /* complete files are nobody's to throw away: then nothing is */
+        ret = check_free(folder, err);
     if (ret == 0 && options->afresh)
         ret = sweep(folder, is_leftover, err);
     if (ret == 0)

@@ -783,6 +783,22 @@ static void parts_one_by_one(void **state)
     check_files(&first);
 }
 
+/* Afresh throws away what is unfinished; where it may not write, it leaves that, too. */
+static void afresh_beside_a_part_that_is_complete(void **state)
+{
+    struct meld second = new_meld(), other = new_meld(), first = new_meld();
+
+    (void)state;
+    second.options = (struct export_options){.part = 2, .n_parts = 2};
+    assert_int_equal(run(&second), 0);
+    other.fingerprint++;
+    other.options.afresh = true;
+    assert_int_equal(run(&other), 1);
+    first.options = (struct export_options){.part = 1, .n_parts = 2};
+    assert_int_equal(run(&first), 0);
+    check_files(&first);
+}
+
 /* A part that fails before it wrote anything takes nothing from the others. */
 static void a_part_that_fails(void **state)
 {
@@ -909,6 +925,7 @@ int main(void)
         TEST(killed_at_any_moment),
         TEST(parts_at_once),
         TEST(parts_one_by_one),
+        TEST(afresh_beside_a_part_that_is_complete),
         TEST(a_part_that_fails),
         TEST(a_part_twice_at_once),
         TEST(part_numbers),

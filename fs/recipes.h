@@ -17,7 +17,7 @@
 struct recipes;
 
 /* path: absolute, of a merge file or of a folder, whose *.yml and *.yaml are recipes by their names without
- * it. planner: borrowed. NULL if memory ran out. */
+ * it; hidden ones and names with control characters are none. planner: borrowed. NULL if memory ran out. */
 struct recipes *recipes_new(const struct planner *planner, const char *path, bool folder);
 /* No view may be left. */
 void recipes_free(struct recipes *recipes);

@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -112,14 +113,27 @@ struct scan {
     const struct recipes_hooks *hooks;
 };
 
+/* Who reads a FIFO waits for its writer, and the mount's end for who reads. */
+static int check_kind(const char *path, struct report *report)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0 || S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))
+        return 0; /* or a better reason is found by who reads it */
+    report_add(report, SEVERITY_ERROR, (struct place){path, 0, 0}, "not a regular file");
+    return -EINVAL;
+}
+
 static void plan(const struct scan *scan, struct recipe *recipe)
 {
     struct recipes *recipes = scan->recipes;
     struct generation *fresh = NULL;
     struct report report = {0};
     struct err err;
-    int ret = generation_new(recipes->planner, recipe->path, ++recipes->last_number, &fresh, &report);
+    int ret = check_kind(recipe->path, &report);
 
+    if (ret == 0)
+        ret = generation_new(recipes->planner, recipe->path, ++recipes->last_number, &fresh, &report);
     if (ret == 0 && scan->hooks->check && scan->hooks->check(scan->hooks->arg, &err) < 0) {
         report_add(&report, SEVERITY_ERROR, (struct place){0}, "%s", err.text);
         ret = -EINVAL;
@@ -189,8 +203,12 @@ static size_t stem_of(const char *name)
     return (size_t)(dot - name);
 }
 
+/* A control character in a name would break the lines of the status. */
 static int is_recipe(const struct dirent *entry)
 {
+    for (const char *c = entry->d_name; *c; c++)
+        if (iscntrl((unsigned char)*c))
+            return 0;
     return stem_of(entry->d_name) > 0;
 }
 

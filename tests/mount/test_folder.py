@@ -86,6 +86,29 @@ def test_variants_and_commands(folder, tmp_path):
         assert done.returncode == 1 and "name one" in done.stderr
 
 
+def test_what_is_no_merge_file(folder, tmp_path):
+    """None of it hangs the mount, then or later, or hides in the status."""
+    os.mkfifo(folder / "fifo.yml")
+    (folder / "folder.yml").mkdir()
+    (folder / "zero.yml").symlink_to("/dev/zero")
+    (folder / "loop.yml").symlink_to("loop.yml")
+    (folder / "deep.yml").write_text("[" * 100_000)
+    os.truncate(os.open(folder / "huge.yml", os.O_CREAT | os.O_WRONLY), 1 << 32)
+    for name in (b"a=b", b"generation=0123456789abcdef", b"sp ace", b"new\nrecipe x", b"a..b"):
+        shutil.copy(folder / "one.yml", os.fsencode(folder) + b"/" + name + b".yml")
+    with meld.Mount(folder, tmp_path / "mnt") as mount:
+        served = ["a..b", "a=b", "generation=0123456789abcdef", "one", "sp ace", "two.v2"]
+        assert names(mount) == served
+        for name in served:
+            assert meld.pread_file(mount / name / WEIGHTS)
+        assert "fifo.yml: not a regular file" in meld.good("status", mount.point)
+        assert "\nrecipe x" not in meld.good("status", mount.point)
+        os.mkfifo(folder / "later.yml")
+        name = os.fsdecode(b"bad\xff")
+        shutil.copy(folder / "one.yml", folder / f"{name}.yml")
+        meld.until(lambda: (mount / name / WEIGHTS).is_file(), "a new recipe")
+
+
 def test_an_empty_folder(tmp_path):
     (tmp_path / "recipes").mkdir()
     with meld.Mount(tmp_path / "recipes", tmp_path / "mnt") as mount:

@@ -60,8 +60,8 @@ static void forget_idle(struct upkeep *k)
     forget_all(k, &list);
 }
 
-/* The names in the mount's root that lead to the old generation. */
-static int add_names(struct upkeep *k, const struct change *change, struct entry_list *list)
+/* The old generation's own names in the mount's root. */
+static int add_names(const struct change *change, struct entry_list *list)
 {
     const struct tree *tree = change->from->models[0].tree;
     const struct tree_node *root = tree_node(tree, 0);
@@ -71,21 +71,26 @@ static int add_names(struct upkeep *k, const struct change *change, struct entry
         return entry_list_add(list, VIEWS_ROOT_ID, change->name);
     for (size_t i = 0; i < root->n && ret == 0; i++)
         ret = entry_list_add(list, VIEWS_ROOT_ID, tree_node(tree, root->first + i)->name);
-    return ret < 0 ? ret : views_entries(k->names.views, VIEWS_ROOT_ID, list);
+    return ret;
 }
 
-/* First the kernel forgets the old names, and is told not to remember them, then they change all at once. A
- * list that is not whole for lack of memory would leave some behind. */
+/* First the kernel is told not to remember the old names and forgets them, then they change all at once. To
+ * forget a name it waits for lookups in that folder, so those that began before the first name was forgotten
+ * have ended after it: variants are listed only then. A list that is not whole for lack of memory would leave
+ * some behind. */
 static bool pass(struct upkeep *k, const struct change *change)
 {
-    struct entry_list list = {0};
+    struct entry_list names = {0}, variants = {0};
     bool whole;
 
     if (!change->from)
         return true;
     recipes_prepare(k->setup.recipes, change);
-    whole = add_names(k, change, &list) == 0;
-    forget_all(k, &list);
+    whole = add_names(change, &names) == 0;
+    forget_all(k, &names);
+    if (!*change->name)
+        whole &= views_entries(k->names.views, VIEWS_ROOT_ID, &variants) == 0;
+    forget_all(k, &variants);
     return whole;
 }
 

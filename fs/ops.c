@@ -188,7 +188,16 @@ static void reply_entry(fuse_req_t req, const struct found *found)
         views_forget(ops->names->views, found->view->slot, 1);
 }
 
-/* Nobody's name is cached as missing: another generation may have it, or a folder get it. */
+/* A weight file whose name would change over to another generation. */
+static bool is_load(const struct found *found)
+{
+    const struct meld_file *file = found_file(found);
+
+    return file && file->computed && !found->view->pinned;
+}
+
+/* Nobody's name is cached as missing: another generation may have it, or a folder get it. A weight file that
+ * is looked up while its name may pass is about to be opened. */
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct ops *ops = ops_of(req);
@@ -202,6 +211,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         ret = names_step(ops->names, &at, name, &found, &err);
     if (ret == -ENOENT && strchr(name, '='))
         log_refusal(ops, name, &err);
+    if (ret == 0 && found.passing && is_load(&found))
+        generation_use(found.view->model->generation, 0);
     if (ret == 0)
         reply_entry(req, &found);
     else
@@ -257,12 +268,6 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 }
 
 /* ---- files ---- */
-
-/* A weight file whose name would change over to another generation. */
-static bool is_load(const struct found *found)
-{
-    return found_file(found)->computed && !found->view->pinned;
-}
 
 static int check_open(const struct found *found, const struct fuse_file_info *fi)
 {

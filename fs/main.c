@@ -25,7 +25,23 @@
 
 struct command;
 
-enum { OPT_FIRST = 256, OPT_STRICT = OPT_FIRST, OPT_DEEP, OPT_SET, OPT_JSON, OPT_PART, OPT_AFRESH, OPT_HELP };
+/* Options, and the sets of them that commands take. */
+enum {
+    OPT_FOREGROUND,
+    OPT_DEBUG,
+    OPT_LIST,
+    OPT_OUTPUT,
+    OPT_STRICT,
+    OPT_DEEP,
+    OPT_SET,
+    OPT_JSON,
+    OPT_PART,
+    OPT_AFRESH,
+    OPT_HELP,
+    N_OPTIONS
+};
+#define TAKES(name) (1u << OPT_##name)
+#define TAKES_CONFIG (TAKES(STRICT) | TAKES(SET))
 
 /* What a command line came to. */
 struct call {
@@ -43,8 +59,8 @@ struct call {
 struct command {
     const char *name, *args;
     int min_args,
-        max_args;        /* the first is a merge file, or what stands for one, where args begin with CONFIG */
-    const char *letters; /* the options it takes, for getopt */
+        max_args;     /* the first is a merge file, or what stands for one, where args begin with CONFIG */
+    unsigned options; /* that it takes, besides --help */
     int (*run)(struct call *call);
     const char *summary, *help;
 };
@@ -73,7 +89,8 @@ static int run_version(struct call *call);
     "  -o strict       take warnings for errors\n" HELP_SET
 
 static const struct command commands[] = {
-    {"mount", "CONFIG MOUNTPOINT [-f] [-d] [-o OPTION,...] [--set KEY=VALUE]", 2, 2, "fdo:", run_mount,
+    {"mount", "CONFIG MOUNTPOINT [-f] [-d] [-o OPTION,...] [--set KEY=VALUE]", 2, 2,
+     TAKES(FOREGROUND) | TAKES(DEBUG) | TAKES(LIST) | TAKES_CONFIG, run_mount,
      "mount the model that a merge file describes, or a folder of them",
      "  -o allow_other  let other users read it\n"
      "  -o noprefetch   compute nothing before it is asked for\n" HELP_OPTIONS
@@ -81,38 +98,38 @@ static const struct command commands[] = {
      "  -d              the same, and print every FUSE request\n"
      "Returns when the mount can be read. `meldfs umount MOUNTPOINT` ends it. What is saved to CONFIG is\n"
      "served when no load is under way. Where CONFIG is a folder, each *.yml in it is a directory.\n"},
-    {"umount", "MOUNTPOINT", 1, 1, "", run_umount, "unmount, and wait until the daemon has ended",
+    {"umount", "MOUNTPOINT", 1, 1, 0, run_umount, "unmount, and wait until the daemon has ended",
      "Clears a mount whose daemon has died, too.\n"},
-    {"check", "CONFIG [--strict] [--deep] [--set KEY=VALUE]", 1, 1, "", run_check,
+    {"check", "CONFIG [--strict] [--deep] [--set KEY=VALUE]", 1, 1, TAKES(DEEP) | TAKES_CONFIG, run_check,
      "tell everything that is wrong with a merge file",
      "  --strict  take warnings for errors\n"
      "  --deep    read the tensors, too: NaN and infinities, donors that change nothing, what rounding "
      "loses\n" HELP_SET "Without --deep no tensor is read. " HELP_PLACE},
-    {"explain", "CONFIG [TENSOR] [--set KEY=VALUE]", 1, 2, "", run_explain,
+    {"explain", "CONFIG [TENSOR] [--set KEY=VALUE]", 1, 2, TAKES_CONFIG, run_explain,
      "tell where tensors come from: sources, method, parameter values", HELP_SET HELP_PLACE},
     {"export", "CONFIG FOLDER [--part I/N] [--afresh] [-o OPTION,...] [--set KEY=VALUE]", 2, 2,
-     "o:", run_export, "write the model to disk",
+     TAKES(LIST) | TAKES(PART) | TAKES(AFRESH) | TAKES_CONFIG, run_export, "write the model to disk",
      HELP_OPTIONS
      "  --part I/N      the I-th of N shares of the weight files; 1/N has the other files, too\n"
      "  --afresh        throw away what an unfinished export has left in the folder\n"
      "The folder is made if it is not there, and must hold none of the model's files. They appear when\n"
      "all of them are complete. After Ctrl-C, an error or a crash the same command goes on where it\n"
      "was. Parts may be written into one folder at once, by any number of computers.\n" HELP_PLACE},
-    {"report", "CONFIG [-o FILE] [--json] [--set KEY=VALUE]", 1, 1, "o:", run_report,
-     "tell what the merge does to every tensor",
+    {"report", "CONFIG [-o FILE] [--json] [--set KEY=VALUE]", 1, 1,
+     TAKES(OUTPUT) | TAKES(JSON) | TAKES_CONFIG, run_report, "tell what the merge does to every tensor",
      "  -o FILE   write there instead of to standard output\n"
      "  --json    figures for programs instead of a page for a browser\n" HELP_SET
      "Reads every tensor. The page needs no network. " HELP_PLACE},
-    {"path", "MOUNTPOINT KEY=VALUE...", 1, INT_MAX, "", run_path, "print the path of a variant",
+    {"path", "MOUNTPOINT KEY=VALUE...", 1, INT_MAX, 0, run_path, "print the path of a variant",
      "MOUNTPOINT may be a directory in a mount. If there is no such variant, the reason is told.\n"},
-    {"yaml", "CONFIG [--set KEY=VALUE]", 1, 1, "", run_yaml, "print the merge file as it stands",
+    {"yaml", "CONFIG [--set KEY=VALUE]", 1, 1, TAKES_CONFIG, run_yaml, "print the merge file as it stands",
      HELP_SET HELP_PLACE},
-    {"status", "[MOUNTPOINT] [--json]", 0, 1, "", run_status,
+    {"status", "[MOUNTPOINT] [--json]", 0, 1, TAKES(JSON), run_status,
      "memory, cache and throughput of running mounts", "  --json  for programs\n"},
-    {"top", "[MOUNTPOINT]", 0, 1, "", run_top, "the same live, in the terminal",
+    {"top", "[MOUNTPOINT]", 0, 1, 0, run_top, "the same live, in the terminal",
      "Rates are those of the last second. q or Ctrl-C ends it.\n"},
-    {"help", "[COMMAND]", 0, 1, "", run_help, "tell how a command is used", ""},
-    {"version", "", 0, 0, "", run_version, "print the version", ""},
+    {"help", "[COMMAND]", 0, 1, 0, run_help, "tell how a command is used", ""},
+    {"version", "", 0, 0, 0, run_version, "print the version", ""},
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -316,18 +333,6 @@ static int usage(const struct command *command)
     return 2;
 }
 
-/* getopt stands behind the option, or on it where several share a word. */
-static int unknown_option(const char *name, char **argv)
-{
-    const char *word = optopt && optopt < OPT_FIRST ? NULL : argv[optind - 1];
-
-    if (word)
-        cli_say("%s takes no option %s", name, word);
-    else
-        cli_say("%s takes no option -%c, or it lacks its value", name, optopt);
-    return 2;
-}
-
 static int parse_list(const char *list, struct mount_options *options)
 {
     struct err err;
@@ -338,86 +343,175 @@ static int parse_list(const char *list, struct mount_options *options)
     return -1;
 }
 
-static int take_export_option(int letter, struct export_options *options)
+/* What an option does: 0, or the exit status plus one. */
+
+static int take_foreground(struct call *call, const char *value)
 {
-    if (letter == OPT_AFRESH)
-        options->afresh = true;
-    else if (export_parse_part(optarg, options) < 0) {
-        cli_say("--part %s: say which of how many, such as 1/4", optarg);
-        return 3;
-    }
+    (void)value;
+    call->request.foreground = true;
     return 0;
 }
 
-/* One option. 0, or the exit status plus one. */
-static int take_option(int letter, char **argv, struct call *call)
+static int take_debug(struct call *call, const char *value)
 {
-    const struct command *command = call->command;
+    call->request.debug = true;
+    return take_foreground(call, value);
+}
 
-    switch (letter) {
-    case 'd':
-        call->request.debug = true;
-        /* fall through */
-    case 'f':
-        call->request.foreground = true;
+static int take_list(struct call *call, const char *value)
+{
+    return parse_list(value, &call->request.options) < 0 ? 3 : 0;
+}
+
+static int take_output(struct call *call, const char *value)
+{
+    call->output = value;
+    return 0;
+}
+
+static int take_strict(struct call *call, const char *value)
+{
+    (void)value;
+    call->request.options.strict = true;
+    return 0;
+}
+
+static int take_deep(struct call *call, const char *value)
+{
+    (void)value;
+    call->deep = true;
+    return 0;
+}
+
+static int take_set(struct call *call, const char *value)
+{
+    call->set[call->request.n_set++] = value;
+    return 0;
+}
+
+static int take_json(struct call *call, const char *value)
+{
+    (void)value;
+    call->json = true;
+    return 0;
+}
+
+static int take_part(struct call *call, const char *value)
+{
+    if (export_parse_part(value, &call->export) == 0)
         return 0;
-    case 'o':
-        if (strcmp(command->name, "report") == 0) {
-            call->output = optarg;
-            return 0;
-        }
-        return parse_list(optarg, &call->request.options) < 0 ? 3 : 0;
-    case OPT_STRICT:
-        call->request.options.strict = true;
-        if (strncmp(command->args, "CONFIG", 6) == 0)
-            return 0;
-        break;
-    case OPT_DEEP:
-        call->deep = true;
-        if (strcmp(command->name, "check") == 0)
-            return 0;
-        break;
-    case OPT_SET:
-        call->set[call->request.n_set++] = optarg;
-        if (strncmp(command->args, "CONFIG", 6) == 0)
-            return 0;
-        break;
-    case OPT_JSON:
-        call->json = true;
-        if (strcmp(command->name, "report") == 0 || strcmp(command->name, "status") == 0)
-            return 0;
-        break;
-    case OPT_PART:
-    case OPT_AFRESH:
-        if (strcmp(command->name, "export") == 0)
-            return take_export_option(letter, &call->export);
-        break;
-    case OPT_HELP:
-        call->n_args = 1;
-        call->request.config = command->name;
-        return 1 + run_help(call);
-    default:
-        break;
+    cli_say("--part %s: say which of how many, such as 1/4", value);
+    return 3;
+}
+
+static int take_afresh(struct call *call, const char *value)
+{
+    (void)value;
+    call->export.afresh = true;
+    return 0;
+}
+
+static int take_help(struct call *call, const char *value)
+{
+    (void)value;
+    call->n_args = 1;
+    call->request.config = call->command->name;
+    return 1 + run_help(call);
+}
+
+static const struct {
+    const char *word; /* NULL: it has none */
+    char letter;      /* 0: the same */
+    bool has_value;
+    int (*take)(struct call *call, const char *value);
+} options[N_OPTIONS] = {
+    [OPT_FOREGROUND] = {NULL, 'f', false, take_foreground},
+    [OPT_DEBUG] = {NULL, 'd', false, take_debug},
+    [OPT_LIST] = {NULL, 'o', true, take_list},
+    [OPT_OUTPUT] = {NULL, 'o', true, take_output},
+    [OPT_STRICT] = {"strict", 0, false, take_strict},
+    [OPT_DEEP] = {"deep", 0, false, take_deep},
+    [OPT_SET] = {"set", 0, true, take_set},
+    [OPT_JSON] = {"json", 0, false, take_json},
+    [OPT_PART] = {"part", 0, true, take_part},
+    [OPT_AFRESH] = {"afresh", 0, false, take_afresh},
+    [OPT_HELP] = {"help", 'h', false, take_help},
+};
+
+static bool takes(const struct command *command, size_t option)
+{
+    return option == OPT_HELP || (command->options & 1u << option);
+}
+
+/* For getopt, which then returns a letter, or for a word its option's number + WORD_FIRST. ':' in front: a
+ * missing value is told apart. */
+#define WORD_FIRST 256
+static void list_options(const struct command *command, char letters[2 * N_OPTIONS + 2],
+                         struct option words[N_OPTIONS + 1])
+{
+    size_t n = 0;
+
+    *letters++ = ':';
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        if (!takes(command, i))
+            continue;
+        if (options[i].word)
+            words[n++] = (struct option){options[i].word, options[i].has_value, NULL, WORD_FIRST + (int)i};
+        if (options[i].letter)
+            *letters++ = options[i].letter;
+        if (options[i].letter && options[i].has_value)
+            *letters++ = ':';
     }
-    unknown_option(command->name, argv);
-    return 1 + usage(command);
+    *letters = '\0';
+    words[n] = (struct option){0};
+}
+
+static int take_option(int code, struct call *call)
+{
+    size_t i = 0;
+
+    if (code >= WORD_FIRST)
+        return options[code - WORD_FIRST].take(call, optarg);
+    while (!takes(call->command, i) || options[i].letter != code)
+        i++;
+    return options[i].take(call, optarg);
+}
+
+/* getopt stands behind the option, or on it where several share a word. */
+static int unknown_option(const char *name, char **argv)
+{
+    if (optopt && optopt < WORD_FIRST)
+        cli_say("%s takes no option -%c", name, optopt);
+    else
+        cli_say("%s takes no option %s", name, argv[optind - 1]);
+    return 2;
+}
+
+static int missing_value(char **argv)
+{
+    cli_say("%s lacks its value", argv[optind - 1]);
+    return 2;
 }
 
 static int take_options(int argc, char **argv, struct call *call)
 {
-    static const struct option long_options[] = {
-        {"strict", no_argument, NULL, OPT_STRICT},   {"deep", no_argument, NULL, OPT_DEEP},
-        {"set", required_argument, NULL, OPT_SET},   {"json", no_argument, NULL, OPT_JSON},
-        {"part", required_argument, NULL, OPT_PART}, {"afresh", no_argument, NULL, OPT_AFRESH},
-        {"help", no_argument, NULL, OPT_HELP},       {NULL, 0, NULL, 0},
-    };
-    char letters[16];
-    int letter, ended = 0;
+    struct option words[N_OPTIONS + 1];
+    char letters[2 * N_OPTIONS + 2];
+    int code, ended = 0;
 
     opterr = 0;
-    snprintf(letters, sizeof(letters), "h%s", call->command->letters);
-    while (!ended && (letter = getopt_long(argc, argv, letters, long_options, NULL)) != -1)
-        ended = take_option(letter == 'h' ? OPT_HELP : letter, argv, call);
+    list_options(call->command, letters, words);
+    while (!ended && (code = getopt_long(argc, argv, letters, words, NULL)) != -1) {
+        if (code != '?' && code != ':') {
+            ended = take_option(code, call);
+            continue;
+        }
+        if (code == '?')
+            unknown_option(call->command->name, argv);
+        else
+            missing_value(argv);
+        ended = 1 + usage(call->command);
+    }
     return ended;
 }
 

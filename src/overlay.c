@@ -58,6 +58,19 @@ static size_t n_values(const struct plan_tensor *tensor)
                              : 0;
 }
 
+/* As the plan decides it. What is of no floating type is in the plan because it is copied whatever it is, and
+ * has no working type. */
+static enum recipe_kind kind_of(const struct recipe *recipe)
+{
+    const struct merge *merge = &recipe->merge;
+
+    if (!merge->method->is_copy || !merge->method->is_copy(merge))
+        return RECIPE_MERGE;
+    return dtype_is_float(recipe->inputs[0]->dtype)
+               ? recipe_pass_kind(recipe->inputs[0]->dtype, merge->work, recipe->dtype)
+               : RECIPE_COPY;
+}
+
 /* The tensor's recipe with the variant's values, for which there is room; slot: to use if it needs one. */
 static int change(const struct plan_tensor *tensor, const struct variant *variant, double *values,
                   struct stat_slot *slot, struct recipe *recipe, struct err *err)
@@ -73,9 +86,7 @@ static int change(const struct plan_tensor *tensor, const struct variant *varian
         status = change_values(tensor, variant, i, values + i * n_params, err);
     merge->per_input = values;
     merge->shared = values + merge->n_inputs * n_params;
-    recipe->kind = merge->method->is_copy && merge->method->is_copy(merge)
-                       ? recipe_pass_kind(recipe->inputs[0]->dtype, merge->work, recipe->dtype)
-                       : RECIPE_MERGE;
+    recipe->kind = kind_of(recipe);
     recipe->slot =
         recipe->kind == RECIPE_MERGE && merge->method->stats && merge->method->stats->state_size(merge) > 0
             ? slot

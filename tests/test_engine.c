@@ -456,6 +456,38 @@ static void test_variant(void **state)
     shut(meld);
 }
 
+/* Types without arithmetic stay copies where a variant's value does not concern them, and refuse one that
+ * does. */
+static void test_variant_beside_fp8(void **state)
+{
+    struct put_tensor tensors[] = {{"model.a.weight", DTYPE_BF16, 1, {64}, 1},
+                                   {"model.q.weight", DTYPE_F8_E4M3, 1, {64}, 2}};
+    struct meld *meld, *variant;
+    size_t index, size;
+    char *plain, *changed;
+    struct err err;
+
+    (void)state;
+    put_shard("fp8/model.safetensors", tensors, 2);
+    put_text("fp8/config.json", "{\"model_type\": \"llama\"}");
+    put_text("m.yml", "merge_method: passthrough\nmodels: [{model: fp8}]\n");
+    meld = open_with(0, 2);
+    index = (size_t)meld_find(meld, "model.safetensors");
+    size = meld_file(meld, index)->size;
+    plain = read_all(meld, index);
+    assert_int_equal(meld_variant(meld, "scale.model.a=0.5", &variant, &err), 0);
+    changed = read_all(variant, index);
+    assert_memory_not_equal(plain, changed, size - 64);
+    assert_memory_equal(plain + size - 64, changed + size - 64, 64); /* bytes sort behind 16 bits */
+    meld_close(variant);
+    assert_int_equal(meld_variant(meld, "scale=0.5", &variant, &err), -ENOENT);
+    assert_says(err.text, "F8_E4M3");
+    free(plain);
+    free(changed);
+    shut(meld);
+    put_text("m.yml", MERGE);
+}
+
 static const char TIES[] = "merge_method: ties\nbase_model: base\ndtype: bfloat16\nmodels:\n"
                            "- model: a\n  parameters: {weight: 0.5, density: 0.4}\n"
                            "- model: b\n  parameters: {weight: 2, density: 0.7}\n";
@@ -773,6 +805,7 @@ int main(void)
         cmocka_unit_test(test_the_values),
         cmocka_unit_test(test_random_reads),
         cmocka_unit_test(test_variant),
+        cmocka_unit_test(test_variant_beside_fp8),
         cmocka_unit_test(test_variants_share_statistics),
         cmocka_unit_test(test_stages_share_statistics),
         cmocka_unit_test(test_parameters_behind_the_passes),

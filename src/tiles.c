@@ -153,6 +153,8 @@ static void look_for_changes(const struct job *job, size_t n)
         enum dtype dtype = recipe->inputs[i]->dtype;
         if (recipe->witnesses[i] && dtype == recipe->inputs[base]->dtype)
             witness_look(recipe->witnesses[i], job->raw[i], job->raw[base], n * element_size(dtype));
+        else if (recipe->witnesses[i])
+            witness_doubt(recipe->witnesses[i]);
     }
 }
 

@@ -11,7 +11,7 @@
 #include <string.h>
 
 struct witness {
-    atomic_bool differs;
+    atomic_bool differs;        /* or may */
     atomic_uint_fast64_t equal; /* bytes read that were the base's, some perhaps more than once */
 };
 
@@ -25,6 +25,13 @@ static inline void witness_look(struct witness *witness, const void *donor, cons
         atomic_fetch_add_explicit(&witness->equal, len, memory_order_relaxed);
     else
         atomic_store_explicit(&witness->differs, true, memory_order_relaxed);
+}
+
+/* Elements that are not compared, as where the two have different types: nobody is told that nothing changes.
+ */
+static inline void witness_doubt(struct witness *witness)
+{
+    atomic_store_explicit(&witness->differs, true, memory_order_relaxed);
 }
 
 #endif

@@ -686,6 +686,28 @@ static void test_idle_donors(void **state)
     close_ties(&ties);
 }
 
+/* What is of another type than the base's is not compared, and may be what the donor changes. */
+static void test_idle_donors_of_two_types(void **state)
+{
+    struct put_tensor base[] = {{"a.weight", DTYPE_BF16, 1, {64}, 1}, {"b.weight", DTYPE_BF16, 1, {64}, 2}},
+                      donor[] = {{"a.weight", DTYPE_BF16, 1, {64}, 1}, {"b.weight", DTYPE_F32, 1, {64}, 3}};
+    struct meld_idle idle;
+    struct ties case_;
+    uint64_t size;
+
+    (void)state;
+    put_shard("narrow/model.safetensors", base, 2);
+    put_text("narrow/config.json", "{}");
+    put_shard("wide/model.safetensors", donor, 2);
+    put_text("wide/config.json", "{}");
+    case_ = open_text("merge_method: task_arithmetic\nbase_model: narrow\ndtype: bfloat16\nmodels:\n"
+                      "- model: wide\n  parameters: {weight: 1}\n",
+                      NULL);
+    free(read_variant(&case_, "", &size));
+    assert_int_equal(meld_idle_donors(case_.meld, &idle, 1), 0);
+    close_ties(&case_);
+}
+
 /* Requests hold a model that is closed meanwhile; the engine goes last. */
 static void test_closed_while_read(void **state)
 {
@@ -811,6 +833,7 @@ int main(void)
         cmocka_unit_test(test_parameters_behind_the_passes),
         cmocka_unit_test(test_statistics_last),
         cmocka_unit_test(test_idle_donors),
+        cmocka_unit_test(test_idle_donors_of_two_types),
         cmocka_unit_test(test_closed_while_read),
         cmocka_unit_test(test_what_is_computed_ahead_is_found),
         cmocka_unit_test(test_statistics_are_only_begun),

@@ -195,22 +195,26 @@ static int inspect(const struct call *call, struct meld *meld)
     return wrong;
 }
 
-static int run_check(struct call *call)
+static void tell_good(const struct call *call, const struct meld *meld, double started)
 {
-    double started = cli_clock();
-    struct meld *meld = place_open(&call->request, NULL);
-    int status = meld && call->deep ? inspect(call, meld) : 0;
-
-    if (!meld || status) {
-        meld_close(meld);
-        return 1;
-    }
     printf("%s: good: %" PRIu64 " tensors of %" PRIu64 " models, %zu files, %s, %s in %s\n",
            call->request.config, meld_n_tensors(meld), meld_n_models(meld), meld_n_files(meld),
            cli_bytes(meld_bytes(meld)).text, call->deep ? "read" : "planned",
            cli_seconds(cli_clock() - started).text);
+}
+
+static int run_check(struct call *call)
+{
+    double started = cli_clock();
+    struct meld_engine *engine = call->deep ? engine_new(call) : NULL;
+    struct meld *meld = place_open(&call->request, engine);
+    int status = meld && call->deep ? inspect(call, meld) : !meld;
+
+    if (status == 0)
+        tell_good(call, meld, started);
     meld_close(meld);
-    return 0;
+    meld_engine_free(engine);
+    return status;
 }
 
 static int run_explain(struct call *call)
@@ -253,12 +257,14 @@ static char *title_of(const char *config)
 
 static int run_report(struct call *call)
 {
-    struct meld *meld = place_open(&call->request, NULL);
+    struct meld_engine *engine = engine_new(call);
+    struct meld *meld = engine ? place_open(&call->request, engine) : NULL;
     char *title = meld ? title_of(call->request.config) : NULL;
     int status = title ? report_run(meld, title, call->output, call->json) : 1;
 
     free(title);
     meld_close(meld);
+    meld_engine_free(engine);
     return status;
 }
 

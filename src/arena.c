@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK_BYTES = 64 * 1024, ALIGN = 16 };
+enum {
+    FIRST_BYTES = 4 * 1024, /* then twice as many each time: a folder of recipes has thousands of arenas */
+    BLOCK_BYTES = 64 * 1024,
+    ALIGN = 16,
+};
 
 struct arena_block {
     struct arena_block *next;
@@ -41,6 +45,15 @@ static void *alloc_alone(struct arena *arena, size_t bytes)
     return block->data;
 }
 
+/* Of the next block, which is to hold so many bytes, not above BLOCK_BYTES / 4, and others. */
+static size_t next_size(const struct arena_block *head, size_t bytes)
+{
+    size_t size = head ? 2 * head->size : FIRST_BYTES;
+
+    size = size < 4 * bytes ? 4 * bytes : size;
+    return size < BLOCK_BYTES ? size : BLOCK_BYTES;
+}
+
 void *arena_alloc(struct arena *arena, size_t n, size_t size)
 {
     struct arena_block *block = arena->head;
@@ -53,7 +66,7 @@ void *arena_alloc(struct arena *arena, size_t n, size_t size)
     if (bytes > BLOCK_BYTES / 4)
         return alloc_alone(arena, bytes);
     if (!block || block->size - arena->used < bytes) {
-        block = block_new(BLOCK_BYTES);
+        block = block_new(next_size(block, bytes));
         if (!block)
             return NULL;
         block->next = arena->head;

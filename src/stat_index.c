@@ -1,16 +1,32 @@
 #include "stat_index.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 
 enum { SLOTS_MIN = 64 };
 
 _Static_assert(sizeof(struct stat_place) == 32, "as the header says");
 _Static_assert(STAT_FILES <= 1 << 5 && SEGMENT_BLOB_MAX < 1 << 27, "fits the bit fields");
 
+/* Mapped, so that the tables it has grown out of, as large together as the one it has, go back to the system.
+ */
+static struct stat_place *map_slots(size_t n)
+{
+    void *slots =
+        mmap(NULL, n * sizeof(struct stat_place), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return slots == MAP_FAILED ? NULL : slots;
+}
+
+static void unmap_slots(struct stat_index *index)
+{
+    if (index->slots)
+        munmap(index->slots, index->n_slots * sizeof(*index->slots));
+}
+
 void stat_index_fini(struct stat_index *index)
 {
-    free(index->slots);
+    unmap_slots(index);
     *index = (struct stat_index){0};
 }
 
@@ -44,13 +60,13 @@ static int make_room(struct stat_index *index)
         return 0;
     while ((index->n_taken - index->n_out + 1) * 4 > larger.n_slots * 3)
         larger.n_slots *= 2;
-    larger.slots = calloc(larger.n_slots, sizeof(*larger.slots));
+    larger.slots = map_slots(larger.n_slots);
     if (!larger.slots)
         return -ENOMEM;
     for (size_t i = 0; i < index->n_slots; i++)
         if (index->slots[i].off && index->slots[i].len)
             put(&larger, &index->slots[i]);
-    free(index->slots);
+    unmap_slots(index);
     *index = larger;
     return 0;
 }

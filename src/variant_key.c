@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "json.h"
 #include "similar.h"
 #include "variant_part.h"
 
@@ -25,10 +26,24 @@ static bool same_text(const char *a, const char *b)
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
+/* Half a character is in some names, but in no recipe. */
+static bool is_utf8(const char *text)
+{
+    size_t len = strlen(text), step;
+
+    for (; len > 0; text += step, len -= step) {
+        step = json_utf8_len(text, len);
+        if (step == 0)
+            return false;
+    }
+    return true;
+}
+
 static bool filter_fits(const struct matches *matches, const char *filter)
 {
     return !filter || same_text(filter, matches->filter) ||
-           (*filter && strcmp(filter, "*") != 0 && matches->reader->has_filter(matches->reader->arg, filter));
+           (*filter && strcmp(filter, "*") != 0 && is_utf8(filter) &&
+            matches->reader->has_filter(matches->reader->arg, filter));
 }
 
 static enum objection object_to(const struct matches *matches, const struct meaning *meaning)

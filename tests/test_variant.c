@@ -23,7 +23,7 @@ static struct config *parse(const char *yaml)
 static bool has_filter(void *arg, const char *filter)
 {
     static const char *const names[] = {"model.layers.0.self_attn.q_proj.weight",
-                                        "model.layers.0.mlp.up_proj.weight", "lm_head.weight"};
+                                        "model.layers.0.mlp.up_proj.weight", "lm_head.weight", "t\xc3\xaate"};
 
     if (arg)
         ++*(int *)arg;
@@ -166,6 +166,8 @@ static void test_reasons(void **state)
          "`base.weight=1`: `weight` of the base model changes nothing: only donors have one"},
         {"5.weight=1", "`5.weight=1`: `weight` of the base model changes nothing: only donors have one"},
         {"weight.vision=1", "`weight.vision=1`: no tensor has `vision` in its name"},
+        {"weight.t\xc3=1", "`weight.t?=1`: no tensor has `t?` in its name"},
+        {"weight.\xaat=1", "`weight.?t=1`: no tensor has `?t` in its name"},
         {"weight.=1", "`weight.=1`: the filter behind `weight.` is empty"},
         {"same.weight=1",
          "`same.weight=1`: this can mean `weight` of other/same (then write `mine.weight`), or `weight` of "

@@ -155,15 +155,15 @@ size_t meld_idle_donors(const struct meld *meld, struct meld_idle *list, size_t 
 /* How far something is, in bytes; called now and then by the thread that waits for it. false: stop. */
 typedef bool meld_progress(void *arg, uint64_t done, uint64_t total);
 
-/* Read every tensor, and tell what headers cannot: NaN, infinities and what cannot be read are errors; donors
- * that change nothing, and changes that rounding loses, warnings. *text: figures for people, malloc'd.
- * progress may be NULL. With threads of its own; not while the model is read. 0, whatever was found;
- * -ECANCELED; -ENOMEM. */
+/* meld: as it was opened, no variant and no document. Read every tensor, and tell what headers cannot: NaN,
+ * infinities and what cannot be read are errors; donors that change nothing, and changes that rounding loses,
+ * warnings. *text: figures for people, malloc'd. progress may be NULL. With threads of its own; of a model
+ * that has not been read. 0, whatever was found; -ECANCELED; -ENOMEM. */
 int meld_inspect(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **text);
 
 /* Read every tensor, and tell what the merge does to it as JSON: each donor's parameters, size and direction,
  * what the method keeps of it, what rounding leaves (docs/report.md). *json is malloc'd. What cannot be read
- * is an error in report, and the rest is told. progress may be NULL. Not after meld_start. 0; -ECANCELED;
+ * is an error in report, and the rest is told. meld, progress, threads: as for meld_inspect. 0; -ECANCELED;
  * -ENOMEM. */
 int meld_survey(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **json);
 

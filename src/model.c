@@ -379,6 +379,13 @@ static int read_model(struct model *model, const struct folder *folder, struct e
     return ret ? ret : check_scales(model, err);
 }
 
+static void close_files(struct model *model)
+{
+    for (size_t i = 0; i < model->n_files; i++)
+        source_close(model->files[i].source);
+    model->n_files = 0;
+}
+
 int model_list_files(struct model *model, struct err *err)
 {
     struct folder folder;
@@ -392,6 +399,8 @@ int model_list_files(struct model *model, struct err *err)
     ret = side_files_list(&folder, &model->arena, &model->files, &model->n_files, err);
     folder_fini(&folder);
     model->listed = ret == 0;
+    if (ret) /* who shares the model may try again */
+        close_files(model);
     return ret;
 }
 
@@ -438,8 +447,7 @@ static void model_drop(struct keeper *keeper)
 
     for (size_t i = 0; i < model->n_sources; i++)
         source_close(model->sources[i]);
-    for (size_t i = 0; i < model->n_files; i++)
-        source_close(model->files[i].source);
+    close_files(model);
     free(model->sources);
     free(model->tensors);
     cJSON_Delete(model->config);

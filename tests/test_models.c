@@ -1,10 +1,13 @@
 #include "models.h"
 
 #include "fixture.h"
+#include "side_files.h"
 
+#include <dirent.h>
 #include <errno.h>
-
 #include <unistd.h>
+
+enum { MANY = SIDE_MAX + 1 };
 
 static int setup(void **state)
 {
@@ -104,6 +107,56 @@ static void test_changes(void **state)
     changed_by(remove_side_file);
 }
 
+static size_t n_descriptors(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    size_t n = 0;
+
+    assert_non_null(dir);
+    while (readdir(dir))
+        n++;
+    closedir(dir);
+    return n;
+}
+
+/* More side files than a model may have; false: no more. */
+static void put_many(bool there)
+{
+    char name[32];
+
+    for (int i = 0; i < MANY; i++) {
+        snprintf(name, sizeof(name), "m/%d.json", i);
+        if (there)
+            put_text(name, "{}");
+        else
+            unlink(scratch_path(name));
+    }
+}
+
+/* Side files of a model that others have can be asked for again and again. */
+static void test_listing_that_fails(void **state)
+{
+    struct models *models = models_new();
+    struct model *model;
+    struct err err;
+    size_t before;
+
+    (void)state;
+    put_many(true);
+    assert_int_equal(models_open(models, scratch_path("m"), "m", false, &model, &err), 0);
+    before = n_descriptors();
+    for (int i = 0; i < 3; i++) {
+        assert_int_not_equal(model_list_files(model, &err), 0);
+        assert_int_equal(model->n_files, 0);
+        assert_int_equal(n_descriptors(), before);
+    }
+    put_many(false);
+    assert_int_equal(model_list_files(model, &err), 0);
+    assert_int_equal(model->n_files, 1);
+    model_free(model);
+    models_free(models);
+}
+
 static void test_failure(void **state)
 {
     struct models *models = models_new();
@@ -121,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sharing),
         cmocka_unit_test(test_changes),
+        cmocka_unit_test(test_listing_that_fails),
         cmocka_unit_test(test_failure),
     };
 

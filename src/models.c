@@ -157,9 +157,8 @@ int models_open(struct models *models, const char *dir, const char *name, bool h
 
 void models_sweep(struct models *models)
 {
-    if (!models)
+    if (!models || pthread_mutex_trylock(&models->lock) != 0)
         return;
-    pthread_mutex_lock(&models->lock);
     for (struct entry **link = &models->entries; *link;) {
         if (atomic_load(&(*link)->model->keeper.n) == 1)
             drop_entry(link);

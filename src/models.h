@@ -15,7 +15,8 @@ void models_free(struct models *models); /* plans keep what they have. NULL is f
  * more. models: NULL opens anew. */
 int models_open(struct models *models, const char *dir, const char *name, bool hub, struct model **out,
                 struct err *err);
-/* Let go of those that no plan has any more. NULL is fine. */
+/* Let go of those that no plan has any more: after each plan that was made or freed. Waits for nobody:
+ * whoever has a model opened meanwhile makes a plan, and sweeps then. NULL is fine. */
 void models_sweep(struct models *models);
 
 #endif

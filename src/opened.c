@@ -318,7 +318,10 @@ static void meld_drop(struct keeper *keeper)
     free(meld->documents);
     free(meld->files);
     layout_free(meld->layout);
-    plan_free(meld->plans);
+    if (meld->plans) {
+        plan_free(meld->plans);
+        models_sweep(engine ? engine->models : NULL);
+    }
     config_free(meld->config);
     variant_free(meld->variant);
     free(meld->recipe);

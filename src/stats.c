@@ -79,7 +79,7 @@ struct stats {
     struct stats_run
         *oversized; /* the same, for all of the memory; while one waits no other pass is let in */
     size_t accs_bytes;
-    uint64_t kept_bytes, spare_bytes; /* of complete states; of those that nobody pins */
+    uint64_t kept_bytes, spare_bytes; /* of complete states and slots' own copies; of states nobody pins */
     uint64_t spare_max;
     atomic_size_t held_bytes; /* kept and accumulators; written with the lock held */
     struct stat_entry *newest, *oldest;
@@ -597,6 +597,15 @@ static void *settle(const struct merge *merge, const void *state)
     return own;
 }
 
+/* A slot's own copy of the entry's state comes or goes. */
+static void count_own(struct stats *stats, const struct stat_entry *entry, bool more)
+{
+    uint64_t bytes = entry->size - sizeof(*entry);
+
+    stats->kept_bytes += more ? bytes : -bytes;
+    note_held(stats);
+}
+
 /* false: out of memory. */
 static bool bind(struct stats *stats, const struct recipe *recipe, struct stat_entry *entry)
 {
@@ -608,6 +617,8 @@ static bool bind(struct stats *stats, const struct recipe *recipe, struct stat_e
         return false;
     pin(stats, entry);
     slot->entry = entry;
+    if (slot->own)
+        count_own(stats, entry, true);
     atomic_store_explicit(&slot->state, slot->own ? slot->own : entry->state, memory_order_release);
     return true;
 }
@@ -617,6 +628,8 @@ void stats_release(struct stats *stats, struct stat_slot *slot)
     if (!slot || !slot->entry)
         return;
     pthread_mutex_lock(&stats->lock);
+    if (slot->own)
+        count_own(stats, slot->entry, false);
     unpin(stats, slot->entry);
     pthread_mutex_unlock(&stats->lock);
     slot->entry = NULL;

@@ -35,7 +35,7 @@ struct stats_counters {
                                                       bytes read by passes; now */
     uint64_t resumed;                              /* passes that another one had left enough for */
     uint64_t todo, todo_bytes; /* begun and not finished; what one pass over each of them reads */
-    uint64_t kept_bytes;       /* of finished states */
+    uint64_t kept_bytes;       /* of finished states, and recipes' own copies of them */
 };
 
 /* As many tensors as threads are worked on at a time. spare_max: bytes of states that no slot holds. store:
@@ -55,7 +55,7 @@ bool stats_get(struct stats *stats, const struct recipe *recipe, struct keeper *
 /* The slot's recipe is not computed any more, or must ask again. NULL, or a slot never bound, is fine. */
 void stats_release(struct stats *stats, struct stat_slot *slot);
 
-/* Bytes held now: finished states, and accumulators of passes under way. */
+/* Bytes held now: finished states, recipes' own copies of them, and accumulators of passes under way. */
 size_t stats_held(const struct stats *stats);
 
 void stats_counters(struct stats *stats, struct stats_counters *counters);

@@ -393,6 +393,43 @@ static void test_single_flight(void **state)
     tensor_free(tensor);
 }
 
+static void add_one(const struct merge *merge, void *state)
+{
+    struct moments *moments = state;
+
+    (void)merge;
+    moments->sum += 1;
+}
+
+/* A slot's own copy of a state counts as memory, as long as it is there. */
+static void test_own_copies_are_counted(void **state)
+{
+    static const struct method_stats stats = {moments_size, next_moment, NULL, add_one};
+    static const struct method method = {.name = "moments", .stats = &stats, .run = run_moments};
+    struct engine engine = engine_new(2);
+    struct tensor *tensor = tensor_new(&method, N, 1);
+    struct stats_counters counters;
+    size_t shared;
+
+    (void)state;
+    must_get(&engine, &tensor->recipe);
+    stats_counters(engine.stats, &counters);
+    assert_in_range(counters.kept_bytes, 2 * sizeof(struct moments), 2 * sizeof(struct moments) + 128);
+    shared = (size_t)counters.kept_bytes - sizeof(struct moments);
+    tensor->recipe.slot = calloc(1, sizeof(tensor->slot)); /* of a variant */
+    must_get(&engine, &tensor->recipe);
+    assert_int_equal(stats_held(engine.stats), shared + 2 * sizeof(struct moments));
+    pool_free(engine.pool); /* and with it the run, which holds the state, too */
+    engine.pool = NULL;
+    stats_release(engine.stats, tensor->recipe.slot);
+    assert_int_equal(stats_held(engine.stats), shared + sizeof(struct moments));
+    stats_release(engine.stats, &tensor->slot); /* nothing is spare here */
+    assert_int_equal(stats_held(engine.stats), 0);
+    free(tensor->recipe.slot);
+    engine_free(&engine);
+    tensor_free(tensor);
+}
+
 static void test_many_tensors(void **state)
 {
     struct engine engine = engine_new(3);
@@ -768,6 +805,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_any_threads, nothing_wrong),
         cmocka_unit_test_teardown(test_single_flight, nothing_wrong),
+        cmocka_unit_test_teardown(test_own_copies_are_counted, nothing_wrong),
         cmocka_unit_test_teardown(test_many_tensors, nothing_wrong),
         cmocka_unit_test_teardown(test_empty, nothing_wrong),
         cmocka_unit_test_teardown(test_failing_read, nothing_wrong),

@@ -5,10 +5,6 @@
 #include "compute.h"
 #include "digest.h"
 
-/* Raise it when a method's statistics, their layout or their meaning change: those on disk then count no
- * more. */
-#define STATS_VERSION 1
-
 /* Of the recipe's statistics: method, working type, shape, inputs with the identity of their files, and those
  * parameters that statistics depend on. Recipes with equal keys have the same ones. */
 struct digest recipe_stats_key(const struct recipe *recipe);

@@ -284,6 +284,20 @@ static void test_a_method_without_a_base(void **state)
     surveyed_fini(&s);
 }
 
+/* The merge without rounding has statistics of its own, which nobody else releases. */
+static void test_statistics_of_both_merges(void **state)
+{
+    struct surveyed s = survey_of("merge_method: slerp\nbase_model: base\nmodels: [{model: a}]\n"
+                                  "parameters: {t: 0.4}\ndtype: bfloat16\n",
+                                  2);
+    double survival = survey_survival(surveyed(&s, "w"));
+
+    (void)state;
+    if (!(survival > 0.9 && survival <= 1))
+        fail_msg("%g of the change survives", survival);
+    surveyed_fini(&s);
+}
+
 static double member(const cJSON *object, const char *key)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
@@ -370,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_kept_is_what_changes),
         cmocka_unit_test(test_election),
         cmocka_unit_test(test_a_method_without_a_base),
+        cmocka_unit_test(test_statistics_of_both_merges),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_stopping),
         cmocka_unit_test(test_a_tensor_that_cannot_be_read),

@@ -10,7 +10,7 @@
 
 #include "config_part.h"
 
-enum { FILE_BYTES_MAX = 16 << 20 };
+enum { FILE_BYTES_MAX = 16 << 20, READ_BYTES = 16 << 10 };
 
 /* A document while its keys come in. */
 struct draft {
@@ -320,20 +320,21 @@ int config_parse(const char *path, const char *text, size_t len, config_method_p
 /* Up to one byte more than may be, so that too much is seen. */
 static int read_all(int fd, char **text, size_t *len)
 {
-    ssize_t got;
+    size_t room = 0;
+    ssize_t got = 1;
 
-    *text = malloc(FILE_BYTES_MAX + 1);
-    if (!*text)
-        return -ENOMEM;
-    while (*len <= FILE_BYTES_MAX) {
-        got = read(fd, *text + *len, FILE_BYTES_MAX + 1 - *len);
-        if (got == 0)
-            break;
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
+    while (got != 0 && *len <= FILE_BYTES_MAX) {
+        if (*len == room) {
+            char *grown = realloc(*text, room ? 2 * room : READ_BYTES);
+            if (!grown)
+                return -ENOMEM;
+            *text = grown;
+            room = room ? 2 * room : READ_BYTES;
+        }
+        got = read(fd, *text + *len, room - *len);
+        if (got < 0 && errno != EINTR)
             return -errno;
-        *len += (size_t)got;
+        *len += got > 0 ? (size_t)got : 0;
     }
     return 0;
 }

@@ -496,6 +496,15 @@ static int meet_inputs(struct builder *b, struct slice_inputs *const *slices, si
     return status;
 }
 
+/* From here on nothing is added, and others point into the list. */
+static void finish_tensors(struct plan *plan)
+{
+    struct plan_tensor *whole = reallocarray(plan->tensors, plan->n_tensors, sizeof(*whole));
+
+    plan->tensors = whole ? whole : plan->tensors;
+    sort_list(plan->tensors, plan->n_tensors, sizeof(*plan->tensors), by_tensor_name);
+}
+
 static int plan_slices_of(struct builder *b, struct slice_inputs *const *slices, size_t n)
 {
     int status;
@@ -526,7 +535,7 @@ static int plan_slices_of(struct builder *b, struct slice_inputs *const *slices,
     if (plan->n_tensors == 0)
         say(b, SEVERITY_ERROR, b->doc->method_at, "the result has no tensors");
     else
-        sort_list(plan->tensors, plan->n_tensors, sizeof(*plan->tensors), by_tensor_name);
+        finish_tensors(plan);
     return finish_config(b) ? 0 : say_memory(b);
 }
 
@@ -599,6 +608,7 @@ void plan_free(struct plan_set *set)
         return;
     for (size_t i = 0; i < set->n_plans; i++) {
         cJSON_Delete(set->plans[i]->config);
+        free(set->plans[i]->tensors);
         arena_fini(&set->plans[i]->arena);
         free(set->plans[i]);
     }

@@ -43,7 +43,7 @@ struct plan_tensor {
 struct plan {
     const struct document *doc;
     size_t n_tensors;
-    struct plan_tensor *tensors; /* sorted by name */
+    struct plan_tensor *tensors; /* sorted by name; owned */
     size_t n_models;
     struct model **models;     /* distinct, in order of first mention; owned by the set */
     const struct model *donor; /* of config, tokenizer and side files */

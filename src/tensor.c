@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -525,6 +526,22 @@ static int add_slot(struct candidate *c, struct recipe *recipe)
     return recipe->slot ? 0 : -ENOMEM;
 }
 
+/* Room for one more; the old array stays valid where memory runs out. Not the arena's: it would keep all the
+ * arrays that were outgrown. */
+static struct plan_tensor *push_tensor(struct plan *plan)
+{
+    size_t n = plan->n_tensors;
+
+    if ((n & (n - 1)) == 0) {
+        struct plan_tensor *grown = reallocarray(plan->tensors, n ? 2 * n : 1, sizeof(*grown));
+        if (!grown)
+            return NULL;
+        plan->tensors = grown;
+    }
+    plan->n_tensors++;
+    return &plan->tensors[n];
+}
+
 static int plan_candidate(struct candidate *c)
 {
     struct builder *b = c->builder;
@@ -544,7 +561,7 @@ static int plan_candidate(struct candidate *c)
     tensor.st.name = tensor.recipe.merge.name;
     tensor.note = c->note;
     tensor.by_values = c->by_values;
-    added = arena_push(&b->plan->arena, &b->plan->tensors, &b->plan->n_tensors, sizeof(tensor));
+    added = push_tensor(b->plan);
     if (!added)
         return -ENOMEM;
     *added = tensor;

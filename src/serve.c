@@ -506,10 +506,16 @@ static bool is_direct(const struct serve *serve, const struct served *model, con
 /* What statistics hold is taken from the cache, so that both together stay within its size. */
 static void share_memory(struct serve *serve)
 {
-    size_t held = stats_held(serve->stats);
+    bool again = false;
+    size_t held;
 
-    if (atomic_exchange_explicit(&serve->lent, held, memory_order_relaxed) != held)
+    do {
+        held = stats_held(serve->stats);
+        if (atomic_exchange(&serve->lent, held) == held && !again)
+            return;
         cache_lend(serve->cache, held);
+        again = atomic_load(&serve->lent) != held; /* another one's may have come in between */
+    } while (again);
 }
 
 void serve_submit(struct serve *serve, struct served *model, size_t index, uint64_t off, size_t len,

@@ -7,9 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "digest.h"
+
+#define TICK_NS 50000000 /* at least as long as any kernel's */
 
 static char *absolute(const char *path)
 {
@@ -56,6 +59,22 @@ static void spare_descriptor(struct source *source)
     source->fd = -1;
 }
 
+/* Times of files advance in ticks of the kernel's clock: within one a file may change and look the same. What
+ * follows from such a one must not be found under its identity later. */
+static uint64_t nonce_of(const struct source *source)
+{
+    struct timespec now;
+    int64_t age;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    age = (now.tv_sec - source->ctime.tv_sec) * 1000000000 + now.tv_nsec - source->ctime.tv_nsec;
+    if (age > TICK_NS)
+        return 0;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return ((uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec) ^ (uint64_t)getpid() << 40 ^
+           (uint64_t)(uintptr_t)source;
+}
+
 static int open_regular(struct source *source, struct err *err)
 {
     struct stat st;
@@ -72,6 +91,7 @@ static int open_regular(struct source *source, struct err *err)
     source->size = (uint64_t)st.st_size;
     source->mtime = st.st_mtim;
     source->ctime = st.st_ctim;
+    source->nonce = nonce_of(source);
     spare_descriptor(source);
     return 0;
 }
@@ -205,6 +225,7 @@ void source_identify(const struct source *source, struct digest *digest)
     digest_number(digest, (uint64_t)source->mtime.tv_nsec);
     digest_number(digest, (uint64_t)source->ctime.tv_sec);
     digest_number(digest, (uint64_t)source->ctime.tv_nsec);
+    digest_number(digest, source->nonce);
 }
 
 static ssize_t copy_from(const struct source *source, int fd, uint64_t off, size_t len, int out,

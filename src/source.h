@@ -24,6 +24,7 @@ struct source {
     ino_t ino;
     uint64_t size;
     struct timespec mtime, ctime;
+    uint64_t nonce; /* not 0: it changed so shortly before it was opened that another change might not show */
 };
 
 /* path absolute or relative to the working directory. -ENOENT, -EACCES, -EINVAL (not a regular file),

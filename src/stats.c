@@ -30,7 +30,8 @@ struct stats_run {
     struct stats_run *next;       /* stats->lock: in the queue */
 
     void *state;
-    bool loaded; /* it was on disk */
+    bool loaded;          /* it was on disk */
+    uint64_t store_bytes; /* that the store holds after it */
     const struct pass *pass;
     unsigned n_passes;
     struct blocks blocks;
@@ -80,8 +81,8 @@ struct stats {
         *oversized; /* the same, for all of the memory; while one waits no other pass is let in */
     size_t accs_bytes;
     uint64_t kept_bytes, spare_bytes; /* of complete states and slots' own copies; of states nobody pins */
-    uint64_t spare_max;
-    atomic_size_t held_bytes; /* kept and accumulators; written with the lock held */
+    uint64_t spare_max, store_bytes;  /* store_bytes: of its index */
+    atomic_size_t held_bytes;         /* kept and accumulators; written with the lock held */
     struct stat_entry *newest, *oldest;
     struct stat_entry *buckets[N_BUCKETS];
 };
@@ -94,9 +95,9 @@ struct stats *stats_new(struct pool *pool, unsigned n_threads, size_t spare_max,
         return NULL;
     stats->pool = pool;
     stats->n_threads = n_threads;
-    stats->spare_max = spare_max;
+    stats->spare_max = spare_max / 2;
     stats->store = store;
-    stats->savings = savings_new(spare_max, store);
+    stats->savings = savings_new(spare_max / 2, store);
     if (!stats->savings) {
         free(stats);
         return NULL;
@@ -269,7 +270,8 @@ static size_t accs_bytes(const struct stats_run *run)
 
 static void note_held(struct stats *stats)
 {
-    atomic_store_explicit(&stats->held_bytes, stats->accs_bytes + (size_t)stats->kept_bytes,
+    atomic_store_explicit(&stats->held_bytes,
+                          stats->accs_bytes + (size_t)(stats->kept_bytes + stats->store_bytes),
                           memory_order_relaxed);
 }
 
@@ -671,7 +673,17 @@ static void complete(struct stats_run *run)
     stats->kept_bytes += entry->size;
     note_held(stats);
     bind(stats, run->recipe, entry);
+    stats->store_bytes = run->store_bytes;
     atomic_fetch_add_explicit(run->loaded ? &stats->loaded : &stats->tensors, 1, memory_order_relaxed);
+}
+
+static uint64_t store_bytes(const struct stats *stats)
+{
+    struct stat_store_counters counters = {0};
+
+    if (stats->store)
+        stat_store_counters(stats->store, &counters);
+    return counters.held_bytes;
 }
 
 static void end_run(struct stats_run *run)
@@ -679,6 +691,7 @@ static void end_run(struct stats_run *run)
     struct stats *stats = run->stats;
     struct stats_waiter *waiter, *next;
 
+    run->store_bytes = store_bytes(stats);
     pthread_mutex_lock(&stats->lock);
     complete(run);
     run->entry->run = NULL;

@@ -38,8 +38,9 @@ struct stats_counters {
     uint64_t kept_bytes;       /* of finished states, and recipes' own copies of them */
 };
 
-/* As many tensors as threads are worked on at a time. spare_max: bytes of states that no slot holds. store:
- * where they are kept on disk, NULL: nowhere. pool, store: borrowed. NULL if memory runs out. */
+/* As many tensors as threads are worked on at a time. spare_max: bytes of states that no slot holds, and of
+ * savings. store: where they are kept on disk, NULL: nowhere. pool, store: borrowed. NULL if memory runs out.
+ */
 struct stats *stats_new(struct pool *pool, unsigned n_threads, size_t spare_max, struct stat_store *store);
 /* Frees the states, too: no recipe may be computed any more, nor its slot released. No run may be left: after
  * pool_free. NULL is fine. */

@@ -552,17 +552,15 @@ static int run_command(const struct command *command, int argc, char **argv)
 }
 
 /* mount.meldfs SPEC FOLDER [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...], as mount(8) calls its
- * helpers. Here -f means "fake": everything but the mount itself is done, as by `meldfs check`. */
+ * helpers. Here -f means "fake": what is to be mounted is planned, no more. */
 static int run_helper(int argc, char **argv)
 {
     struct mount_request request = {.fstab = true};
-    struct meld *meld;
-    bool fake = false;
     int letter;
 
     opterr = 0;
     while ((letter = getopt(argc, argv, "sfnvN:t:o:")) != -1) {
-        fake |= letter == 'f';
+        request.fake |= letter == 'f';
         if (letter == '?')
             return unknown_option("mount.meldfs", argv);
         if (letter == 'o' && parse_list(optarg, &request.options) < 0)
@@ -574,11 +572,7 @@ static int run_helper(int argc, char **argv)
     }
     request.config = argv[optind];
     request.mountpoint = argv[optind + 1];
-    if (!fake)
-        return mount_run(&request);
-    meld = place_open(&request, NULL);
-    meld_close(meld);
-    return !meld;
+    return mount_run(&request);
 }
 
 /* A merge of many shards reads hundreds of files. */

@@ -18,6 +18,7 @@
 #include "control.h"
 #include "meld.h"
 #include "mountinfo.h"
+#include "place.h"
 #include "recipes.h"
 #include "self.h"
 #include "session.h"
@@ -45,6 +46,20 @@ static int make_engine(struct mounting *m, struct err *err)
     return ret;
 }
 
+/* The files of a model would be taken for recipes. */
+static int refuse_served(const char *config, struct err *err)
+{
+    struct mount_place place;
+    int ret = place_find(config, NULL, 0, &place, err);
+
+    if (ret == 0 && place.mountpoint)
+        ret = err_set(err, -EINVAL,
+                      "%s: is served by the mount at %s already; `meldfs yaml` prints a recipe to be mounted",
+                      config, place.mountpoint);
+    place_fini(&place);
+    return ret;
+}
+
 /* A link to a merge file is not followed here: it may lead elsewhere one day. */
 static int find_config(struct mounting *m, struct err *err)
 {
@@ -59,7 +74,9 @@ static int find_config(struct mounting *m, struct err *err)
         return m->config ? 0 : -ENOENT;
     }
     m->config = realpath(config, NULL);
-    return m->config ? 0 : err_set(err, -errno, "%s: %s", config, strerror(errno));
+    if (!m->config)
+        return err_set(err, -errno, "%s: %s", config, strerror(errno));
+    return refuse_served(config, err);
 }
 
 static int make_recipes(struct mounting *m, struct err *err)
@@ -360,14 +377,17 @@ int mount_run(const struct mount_request *request)
 {
     struct mounting m = {.request = request, .ready_fd = -1};
     struct err err;
-    int status = 1;
+    int status = 1, ret;
 
     /* A daemon that kept the caller's descriptors would hold his locks and pipes for as long as it lives. */
     if (!request->foreground)
         close_range(3, ~0U, 0);
-    if (plan(&m) == 0 && prepare(&m, &err) < 0)
+    ret = plan(&m);
+    if (ret == 0 && request->fake)
+        status = 0;
+    else if (ret == 0 && prepare(&m, &err) < 0)
         cli_say("%s", err.text);
-    else if (m.mountpoint)
+    else if (ret == 0)
         status = request->foreground ? start_foreground(&m) : start_daemon(&m);
     recipes_free(m.recipes);
     meld_engine_free(m.engine);

@@ -13,6 +13,7 @@ struct mount_request {
     size_t n_set;
     bool foreground, debug;
     bool fstab; /* called by mount(8), whose working directory means nothing */
+    bool fake;  /* plan, and mount nothing */
 };
 
 /* Plans, checks, forks; returns when the mount answers (in the foreground: when it has ended). Tells problems

@@ -57,6 +57,19 @@ def test_helper_takes_relative_models_from_the_recipes_folder(helper, small, tmp
     readable(point)
 
 
+def test_helper_pretends(helper, small, tmp_path):
+    """`mount -f`, with a merge file and with a folder of them: planned, not mounted."""
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "recipes").mkdir()
+    small.rename(tmp_path / "recipes/small.yml")
+    for config in (tmp_path / "recipes/small.yml", tmp_path / "recipes"):
+        done = subprocess.run([helper, config, tmp_path / "mnt", "-f", "-o", "ro"], capture_output=True, text=True)
+        assert done.returncode == 0 and done.stderr == "", done
+        assert not meld.is_mounted(tmp_path / "mnt")
+    done = subprocess.run([helper, tmp_path / "none.yml", tmp_path / "mnt", "-f"], capture_output=True, text=True)
+    assert done.returncode == 1 and "none.yml" in done.stderr, done
+
+
 def test_helper_fails_loudly(helper, small, tmp_path):
     small.write_text(small.read_text().replace("linear", "linaer"))
     (tmp_path / "mnt").mkdir()

@@ -38,6 +38,43 @@ static const struct mount_entry *find_mount(const struct mount_list *list, const
     return mount;
 }
 
+/* malloc'd; NULL if memory ran out. Where the working directory is not to be found, the path as it is. */
+static char *from_root(const char *path)
+{
+    char *cwd = path[0] == '/' ? NULL : getcwd(NULL, 0), *whole;
+
+    if (asprintf(&whole, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", path) < 0)
+        whole = NULL;
+    free(cwd);
+    return whole;
+}
+
+/* Without "." and "..", as a shell's cd has it. false: it leads out of where it begins. */
+static bool tidy(char *path)
+{
+    char *out = path, *rest = path, *name;
+
+    while ((name = strsep(&rest, "/"))) {
+        size_t len = strlen(name);
+
+        if (len == 0 || strcmp(name, ".") == 0)
+            continue;
+        if (strcmp(name, "..") == 0) {
+            if (out == path)
+                return false;
+            while (out > path && *--out != '/')
+                ;
+            continue;
+        }
+        if (out > path)
+            *out++ = '/';
+        memmove(out, name, len);
+        out += len;
+    }
+    *out = '\0';
+    return true;
+}
+
 static char *make_request(const char *inside, char *const *words, size_t n)
 {
     char *text = NULL;
@@ -80,17 +117,38 @@ static int ask(const struct mount_entry *mount, const char *inside, char *const 
     return reason[0] ? err_set(err, -ENOENT, "%s", reason) : 0;
 }
 
+/* *inside is malloc'd. 0, with *mount NULL if the path is in none; -ENOMEM. */
+static int locate(const struct mount_list *list, const char *path, const struct mount_entry **mount,
+                  char **inside)
+{
+    char *whole = from_root(path);
+    const char *below;
+
+    if (!whole)
+        return -ENOMEM;
+    *mount = find_mount(list, whole, &below);
+    *inside = *mount ? strdup(below) : NULL;
+    free(whole);
+    if (*mount && !*inside)
+        return -ENOMEM;
+    if (*mount && !tidy(*inside))
+        *mount = NULL;
+    return 0;
+}
+
 int place_find(const char *path, char *const *words, size_t n, struct mount_place *place, struct err *err)
 {
     struct mount_list list = {0};
-    const struct mount_entry *mount;
-    const char *inside;
+    const struct mount_entry *mount = NULL;
+    char *inside = NULL;
     int ret = mountinfo_read(&list, err);
 
     *place = (struct mount_place){0};
-    mount = ret == 0 ? find_mount(&list, path, &inside) : NULL;
-    if (mount)
+    if (ret == 0 && locate(&list, path, &mount, &inside) < 0)
+        ret = err_set(err, -ENOMEM, "out of memory");
+    if (ret == 0 && mount)
         ret = ask(mount, inside, words, n, place, err);
+    free(inside);
     mountinfo_free(&list);
     if (ret < 0)
         place_fini(place);
@@ -124,7 +182,8 @@ static size_t settings_of(char *answer, const char **list, size_t room)
         if (strncmp(line, "set ", 4) != 0)
             continue;
         list[n++] = line + 4;
-        *end = '\0';
+        if (end)
+            *end = '\0';
     }
     return n;
 }
@@ -226,7 +285,7 @@ static struct meld *open_place(const struct mount_request *request, struct meld_
     if (meld && !is_unchanged(meld, answer)) {
         cli_say(
             "%s: its merge file or a model has changed since it was planned: `kill -HUP` the daemon, or wait "
-            "until it serves the new generation",
+            "until it serves the new generation; an older one can only be read through the mount",
             request->config);
         meld_close(meld);
         meld = NULL;

@@ -190,6 +190,31 @@ def test_commands(task, tmp_path):
         meld.good("check", mount / "mergekit_config.yml")
 
 
+def test_paths_as_a_shell_takes_them(task, tmp_path):
+    """From within a mount, and with "." and ".." in them."""
+    with meld.Mount(task, tmp_path / "mnt") as mount:
+        inside, variant = mount / "lambda=2", mount / "beta.weight=1/lambda=2"
+        recipe = (variant / "mergekit_config.yml").read_text()
+        for cwd, path in [
+            (variant, "."), (variant, "./"), (inside, "../beta.weight=1/lambda=2"),
+            (mount.point, "beta.weight=1/lambda=2"), (mount.point, "./lambda=2/../beta.weight=1//./lambda=2/"),
+            (tmp_path, "mnt/lambda=2/beta.weight=1"), (inside, "../lambda=3/../beta.weight=1/lambda=2"),
+        ]:  # fmt: skip
+            assert meld.good("yaml", path, cwd=cwd) == recipe, (cwd, path)
+        assert meld.good("path", ".", "beta.weight=1", cwd=inside).strip() == str(variant)
+        assert meld.good("path", "..", "lambda=3", cwd=inside).strip() == str(mount / "lambda=3")
+        meld.good("check", "mnt/../task.yml", cwd=tmp_path)
+        meld.good("check", "../../task.yml", cwd=inside)
+        assert "not in a meldfs mount" in meld.run("path", "../..", "lambda=3", cwd=inside).stderr
+
+
+def test_a_variant_is_no_folder_of_recipes(task, tmp_path):
+    (tmp_path / "second").mkdir()
+    with meld.Mount(task, tmp_path / "mnt") as mount:
+        done = meld.run("mount", mount / "lambda=2", tmp_path / "second")
+        assert done.returncode == 1 and "is served by the mount" in done.stderr, done
+
+
 def test_set(task, tmp_path):
     meld.good("export", task, tmp_path / "out", "--set", "beta.weight=0.25", "--set", "lambda=0.5")
     with meld.Mount(task, tmp_path / "mnt") as mount:

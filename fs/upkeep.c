@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -149,36 +150,56 @@ static bool stopped(void *arg)
     return atomic_load(&k->stop);
 }
 
+static void tell_unwatched(struct upkeep *k, const struct err *err)
+{
+    char text[1200];
+
+    snprintf(text, sizeof(text), "%s; edits are not seen, send SIGHUP after them", err->text);
+    log_once(k->setup.log, LOG_WARNING, text);
+}
+
+/* place: of the watch. */
+static void watch_folder_of(struct upkeep *k, size_t place, const char *path)
+{
+    char *folder = strdup(path), *slash = folder ? strrchr(folder, '/') : NULL;
+    struct err err;
+
+    if (!slash)
+        return;
+    *slash = '\0';
+    if (watch_set(&k->watch, place, *folder ? folder : "/", &err) < 0)
+        tell_unwatched(k, &err);
+    free(folder);
+}
+
+/* A folder of recipes, or the folder that has the merge file and, where that is a link, the one that it leads
+ * to now; while it leads nowhere, the one that it led to. */
+static void watch_recipes(struct upkeep *k)
+{
+    const char *path = recipes_path(k->setup.recipes);
+    char *target;
+    struct err err;
+
+    if (recipes_folder(k->setup.recipes)) {
+        if (watch_set(&k->watch, 0, path, &err) < 0)
+            tell_unwatched(k, &err);
+        return;
+    }
+    target = realpath(path, NULL);
+    watch_folder_of(k, 0, path);
+    if (target)
+        watch_folder_of(k, 1, target);
+    free(target);
+}
+
 static void scan(struct upkeep *k, bool all)
 {
     const struct recipes_hooks hooks = {tell, check, stopped, k};
     struct err err;
 
+    watch_recipes(k);
     if (recipes_scan(k->setup.recipes, all, &hooks, &err) < 0 && !stopped(k))
         log_once(k->setup.log, LOG_ERR, err.text);
-}
-
-/* A folder of recipes, or the folder that has the merge file and, where that is a link, the one that it leads
- * to. */
-static void watch_recipes(struct upkeep *k)
-{
-    const char *path = recipes_path(k->setup.recipes);
-    char *target = recipes_folder(k->setup.recipes) ? NULL : realpath(path, NULL), *folder = strdup(path);
-    struct err err;
-    int ret = watch_open(&k->watch, &err);
-
-    if (folder && !recipes_folder(k->setup.recipes))
-        *strrchr(folder, '/') = '\0';
-    if (ret == 0 && folder)
-        ret = watch_add(&k->watch, *folder ? folder : "/", &err);
-    if (ret == 0 && target) {
-        *strrchr(target, '/') = '\0';
-        ret = watch_add(&k->watch, *target ? target : "/", &err);
-    }
-    if (ret < 0)
-        log_line(k->setup.log, LOG_WARNING, "%s; edits are not seen, send SIGHUP after them", err.text);
-    free(target);
-    free(folder);
 }
 
 /* ---- the thread ---- */
@@ -240,7 +261,8 @@ int upkeep_start(struct upkeep *k, struct err *err)
 {
     int ret;
 
-    watch_recipes(k);
+    if (watch_open(&k->watch, err) < 0)
+        tell_unwatched(k, err);
     ret = pthread_create(&k->thread, NULL, keep, k);
     if (ret > 0)
         return err_set(err, -ret, "cannot start a thread: %s", strerror(ret));

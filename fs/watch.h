@@ -16,10 +16,9 @@
 
 struct watch {
     int fd; /* to be polled for reading; -1 if there is none */
-    size_t n;
     struct {
-        char *path;
-        int wd; /* -1: not there */
+        char *path; /* NULL: none */
+        int wd;     /* -1: not there */
     } folders[WATCH_MAX];
     bool changed;
     double first, last; /* of the changes not yet told of, in seconds of cli_clock */
@@ -27,9 +26,9 @@ struct watch {
 
 /* Nothing is watched yet. 0 or -errno with err. */
 int watch_open(struct watch *watch, struct err *err);
-/* A folder that is there already is not watched twice. 0 or -errno with err; the folder is looked for all the
- * same. */
-int watch_add(struct watch *watch, const char *folder, struct err *err);
+/* The folder that `place` < WATCH_MAX watches from now on, in place of the one before; one that another place
+ * has is not watched twice. 0 or -errno with err; the folder is looked for all the same. */
+int watch_set(struct watch *watch, size_t place, const char *folder, struct err *err);
 void watch_close(struct watch *watch);
 
 void watch_read(struct watch *watch, double now);         /* take what the descriptor has */

@@ -14,7 +14,7 @@ static int setup(void **state)
 
     if (scratch_setup(state) < 0 || watch_open(&watch, &err) < 0)
         return -1;
-    return watch_add(&watch, scratch_dir, &err);
+    return watch_set(&watch, 0, scratch_dir, &err);
 }
 
 static int teardown(void **state)
@@ -96,7 +96,7 @@ static void a_folder_that_is_replaced(void **state)
 
     (void)state;
     assert_int_equal(mkdir(scratch_path("sub"), 0755), 0);
-    assert_int_equal(watch_add(&watch, scratch_path("sub"), &err), 0);
+    assert_int_equal(watch_set(&watch, 1, scratch_path("sub"), &err), 0);
     changes(0.2);
     assert_int_equal(rename(scratch_path("sub"), scratch_path("old")), 0);
     assert_int_equal(changes(0.3), 1);
@@ -109,16 +109,55 @@ static void a_folder_that_is_replaced(void **state)
     assert_int_equal(changes(0.3), 0);
 }
 
+static void another_folder_in_its_place(void **state)
+{
+    struct err err;
+
+    (void)state;
+    assert_int_equal(mkdir(scratch_path("a"), 0755), 0);
+    assert_int_equal(mkdir(scratch_path("b"), 0755), 0);
+    assert_int_equal(symlink(".", scratch_path("same")), 0);
+    assert_int_equal(watch_set(&watch, 1, scratch_path("a"), &err), 0);
+    assert_int_equal(watch_set(&watch, 1, scratch_path("b"), &err), 0);
+    changes(0.3);
+    put_text("a/x", "1");
+    assert_int_equal(changes(0.3), 0);
+    put_text("b/x", "1");
+    assert_int_equal(changes(0.3), 1);
+    assert_int_equal(watch_set(&watch, 1, scratch_path("same"), &err), 0);
+    assert_int_equal(watch_set(&watch, 1, scratch_path("b"), &err), 0);
+    changes(0.3);
+    put_text("x", "1"); /* the other place still has it */
+    assert_int_equal(changes(0.3), 1);
+}
+
+/* The kernel keeps 16384 events unless told otherwise. */
+static void more_events_than_are_kept(void **state)
+{
+    struct err err;
+
+    (void)state;
+    assert_int_equal(mkdir(scratch_path("sub"), 0755), 0);
+    assert_int_equal(watch_set(&watch, 1, scratch_path("sub"), &err), 0);
+    for (int i = 0; i < 18000; i++)
+        close(open(scratch_path(i & 1 ? "sub/a" : "sub/b"), O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
+    assert_int_equal(rename(scratch_path("sub"), scratch_path("old")), 0);
+    assert_int_equal(mkdir(scratch_path("sub"), 0755), 0);
+    assert_true(changes(0.8) > 0);
+    put_text("sub/a.yml", "x");
+    assert_int_equal(changes(0.3), 1);
+}
+
 static void folders_that_cannot_be(void **state)
 {
     struct err err = {""};
 
     (void)state;
-    assert_int_equal(watch_add(&watch, scratch_dir, &err), 0); /* once more */
-    assert_int_equal(watch.n, 1);
-    assert_true(watch_add(&watch, scratch_path("none"), &err) < 0);
+    assert_int_equal(watch_set(&watch, 0, scratch_dir, &err), 0); /* once more */
+    assert_int_equal(watch_set(&watch, 1, scratch_dir, &err), 0);
+    assert_null(watch.folders[1].path);
+    assert_true(watch_set(&watch, 1, scratch_path("none"), &err) < 0);
     assert_says(err.text, "none: cannot be watched");
-    assert_true(watch_add(&watch, scratch_path("third"), &err) < 0);
 }
 
 int main(void)
@@ -129,6 +168,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(many_changes_are_one, setup, teardown),
         cmocka_unit_test_setup_teardown(a_flood_is_told_of_now_and_then, setup, teardown),
         cmocka_unit_test_setup_teardown(a_folder_that_is_replaced, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_folder_in_its_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(more_events_than_are_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(folders_that_cannot_be, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

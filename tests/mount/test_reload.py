@@ -70,6 +70,13 @@ def test_through_a_link(small, tmp_path):
         (tmp_path / "new").symlink_to("versions/b.yml")
         (tmp_path / "new").rename(small)
         meld.until(lambda: shown(mount, "weight: 0.125"), "the new link")
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere/c.yml").write_text(weight(small, 0.5))
+        (tmp_path / "new").symlink_to("elsewhere/c.yml")
+        (tmp_path / "new").rename(small)
+        meld.until(lambda: shown(mount, "weight: 0.5"), "a link into another folder")
+        save(tmp_path / "elsewhere/c.yml", weight(small, 0.75))
+        meld.until(lambda: shown(mount, "weight: 0.75"), "the file in that folder", 5)
 
 
 def test_old_descriptors_and_mappings(large, tmp_path):

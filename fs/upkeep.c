@@ -215,7 +215,7 @@ static void *keep(void *arg)
 {
     struct upkeep *k = arg;
     struct pollfd fds[] = {{k->wake_fd, POLLIN, 0}, {k->watch.fd, POLLIN, 0}};
-    bool waiting = false;
+    bool waiting = true; /* perhaps, by the first scan */
     uint64_t n;
 
     scan(k, false); /* what was saved between planning and watching */

@@ -345,10 +345,13 @@ static int tell(const struct mount_entry *mount, int code, struct err *err)
 int control_request(const struct mount_entry *mount, const char *request, char **text, pid_t *pid,
                     struct err *err)
 {
-    int fd = connect_to_mount(mount, pid);
     char *line = NULL;
+    int fd;
 
     *text = NULL;
+    if (strlen(request) + 1 >= REQUEST_MAX)
+        return err_set(err, -ENAMETOOLONG, "a path of %zu bytes is too long to ask for", strlen(request));
+    fd = connect_to_mount(mount, pid);
     if (fd < 0)
         return tell(mount, fd, err);
     if (asprintf(&line, "%s\n", request) < 0)

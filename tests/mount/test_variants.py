@@ -150,6 +150,12 @@ def test_a_name_too_long(task, tmp_path):
         assert os.path.isdir(mount / "lambda=2")
 
 
+def test_a_path_too_long_to_ask_for(task, tmp_path):
+    with meld.Mount(task, tmp_path / "mnt") as mount:
+        done = meld.run("path", mount.point, *["beta.weight=0.5"] * 600)
+        assert done.returncode == 1 and "too long" in done.stderr, done
+
+
 def test_twice_is_an_error(task, tmp_path):
     with meld.Mount(task, tmp_path / "mnt") as mount:
         for path in ("lambda=0.5/lambda=0.6", "beta.weight=1/1.weight=2"):

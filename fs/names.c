@@ -148,7 +148,7 @@ static struct view *make_view(struct names *names, const struct plan_of_view *pl
                                 : VIEWS_ROOT_ID,
         .parent_ino = plan->at ? found_ino(plan->at) : 1,
         .name = strdup(plan->name),
-        .ino = plan->is_root ? 1 : mixed(plan->meld, 1),
+        .ino = plan->is_root ? 1 : mixed(plan->meld, plan->pinned ? 2 : 1), /* it may lie in the other */
     };
     generation_hold(plan->model->generation);
     return views_add(names->views, view, &out) < 0 ? NULL : out;

@@ -43,6 +43,7 @@ struct recipes {
     pthread_mutex_t lock; /* guards what follows, and what it says of recipes */
     struct recipe *table;
     struct timespec changed;
+    char *error; /* why the folder cannot be read; NULL: it can */
 };
 
 void recipe_free(struct recipe *recipe); /* NULL is fine */

@@ -201,6 +201,7 @@ void recipes_free(struct recipes *recipes)
     }
     pthread_mutex_destroy(&recipes->lock);
     free(recipes->path);
+    free(recipes->error);
     free(recipes);
 }
 
@@ -311,6 +312,8 @@ void recipes_describe(struct recipes *recipes, FILE *out)
     }
     if (recipes->folder)
         fprintf(out, "recipes_all %zu\nrecipes_served %zu\n", n, n_served);
+    if (recipes->error)
+        fprintf(out, "reload_error %s\n", recipes->error);
     for (recipe = recipes->folder ? recipes->table : NULL; recipe; recipe = recipe->hh.next) {
         fprintf(out, "section recipe\nname %s\npath %s\n", recipe->name, recipe->path);
         describe(recipe, out);

@@ -283,13 +283,28 @@ static void mark_unseen(struct recipes *recipes)
     pthread_mutex_unlock(&recipes->lock);
 }
 
+/* What is known of it stays: nothing is served less because it cannot be read. */
+static void set_folder_error(struct recipes *recipes, const char *text)
+{
+    char *error = text ? strdup(text) : NULL, *old;
+
+    pthread_mutex_lock(&recipes->lock);
+    old = recipes->error;
+    recipes->error = error;
+    pthread_mutex_unlock(&recipes->lock);
+    free(old);
+}
+
 static int scan_folder(const struct scan *scan, struct err *err)
 {
     struct dirent **files;
-    int n = scandir(scan->recipes->path, &files, is_recipe, alphasort), ret = 0;
+    int n = scandir(scan->recipes->path, &files, is_recipe, alphasort), ret = n < 0 ? -errno : 0;
 
     if (n < 0)
-        return err_set(err, -errno, "%s: %s", scan->recipes->path, strerror(errno));
+        err_set(err, ret, "%s: %s", scan->recipes->path, strerror(-ret));
+    set_folder_error(scan->recipes, n < 0 ? err->text : NULL);
+    if (n < 0)
+        return ret;
     mark_unseen(scan->recipes);
     for (int i = 0; i < n; i++) {
         if (ret == 0 && scan->hooks->stopped && scan->hooks->stopped(scan->hooks->arg))

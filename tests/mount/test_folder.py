@@ -81,7 +81,9 @@ def test_variants_and_commands(folder, tmp_path):
         meld.good("export", path, tmp_path / "again")
         meld.same_files(path, tmp_path / "again")
         old = os.getxattr(mount / "one", "user.meldfs.generation").decode()
-        assert meld.pread_file(mount / f"one/generation={old}/config.json")
+        pinned = mount / f"one/generation={old}"
+        assert meld.pread_file(pinned / "config.json")
+        assert pinned.stat().st_ino != (mount / "one").stat().st_ino
         done = meld.run("export", mount.point, tmp_path / "none")
         assert done.returncode == 1 and "name one" in done.stderr
 
@@ -120,8 +122,11 @@ def test_a_folder_that_is_replaced(folder, tmp_path):
         shutil.copytree(folder, tmp_path / "new")
         (tmp_path / "new/one.yml").rename(tmp_path / "new/five.yml")
         folder.rename(tmp_path / "old")
+        meld.until(lambda: "recipes: No such file" in meld.good("status", mount.point), "the reason in the status")
+        assert meld.pread_file(mount / "one" / WEIGHTS)
         (tmp_path / "new").rename(folder)
         meld.until(lambda: names(mount) == ["five", "two.v2"], "the new folder")
+        assert "No such file" not in meld.good("status", mount.point)
 
 
 def test_on_itself(folder):

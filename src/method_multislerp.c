@@ -144,7 +144,7 @@ static void foretell(const struct merge *merge, struct state *state, const struc
         square += (double)p.w[i] * dot_sum(p, blocks, i);
     state->n_mean = norm_round(merge, square > 0 ? sqrt(square) : 0);
     for (unsigned i = 0; i < p.n; i++)
-        p.dots[i] = norm_round(merge, dot_sum(p, blocks, i) / sqrt(square));
+        p.dots[i] = norm_round(merge, dot_sum(p, blocks, i) / (double)state->n_mean);
 }
 
 static void finish_gram(const struct merge *merge, void *state, const struct blocks *blocks)

@@ -85,7 +85,32 @@ static void select_by(real *x, const real *by, real_bits low, real_bits high, si
 #endif
 typedef uint64_t wide __attribute__((vector_size(WIDE)));
 
-enum { WIDE_LANES = WIDE / 8, RNG_BLOCKS = 64 };
+enum { WIDE_LANES = WIDE / 8, RNG_BLOCKS = 64, RNG_ABREAST = 2 };
+
+/* Lanes of two in turn, those of even and of odd number: what every instruction set interleaves in place.
+ * LANE_BLOCKS has the blocks stand in such lanes that the one, and then the other, are in order. */
+#if WIDE == 64
+#define LANE_BLOCKS            \
+    {                          \
+        0, 4, 1, 5, 2, 6, 3, 7 \
+    }
+#define EVEN_LANES(a, b) __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14)
+#define ODD_LANES(a, b) __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15)
+#elif WIDE == 32
+#define LANE_BLOCKS \
+    {               \
+        0, 2, 1, 3  \
+    }
+#define EVEN_LANES(a, b) __builtin_shufflevector(a, b, 0, 4, 2, 6)
+#define ODD_LANES(a, b) __builtin_shufflevector(a, b, 1, 5, 3, 7)
+#else
+#define LANE_BLOCKS \
+    {               \
+        0, 1        \
+    }
+#define EVEN_LANES(a, b) __builtin_shufflevector(a, b, 0, 2)
+#define ODD_LANES(a, b) __builtin_shufflevector(a, b, 1, 3)
+#endif
 
 struct rng_lanes {
     wide c0, c1, c2, c3;
@@ -109,37 +134,37 @@ INLINE wide wide_pair(wide low, wide high)
     return (low & wide_of(UINT32_MAX)) | high << 32;
 }
 
-/* Words 0 and 1, and 2 and 3, of the blocks from `block` on. */
-INLINE void rng_wide(uint64_t seed, uint32_t model, uint64_t block, uint64_t *words01, uint64_t *words23)
+/* The words of WIDE_LANES blocks. */
+INLINE void rng_store(struct rng_lanes c, uint32_t *words)
 {
-    static const uint64_t lanes[] = {0, 1, 2, 3, 4, 5, 6, 7};
-    struct rng_lanes c;
-    wide at;
+    const wide words01 = wide_pair(c.c0, c.c1), words23 = wide_pair(c.c2, c.c3);
+    const wide pairs[2] = {EVEN_LANES(words01, words23), ODD_LANES(words01, words23)};
 
-    memcpy(&at, lanes, sizeof(at));
-    at += block;
-    c = (struct rng_lanes){at, at >> 32, (wide){0}, wide_of(model)};
+    memcpy(words, pairs, sizeof(pairs));
+}
+
+/* Of RNG_ABREAST times WIDE_LANES blocks from `block` on: a round waits for the one before, so that several
+ * are under way at a time. */
+INLINE void rng_wide(uint64_t seed, uint32_t model, uint64_t block, uint32_t *words)
+{
+    struct rng_lanes c[RNG_ABREAST];
+
+    for (uint32_t j = 0; j < RNG_ABREAST; j++) {
+        const wide at = (wide)LANE_BLOCKS + (block + j * WIDE_LANES);
+        c[j] = (struct rng_lanes){at, at >> 32, (wide){0}, wide_of(model)};
+    }
     for (uint32_t i = 0; i < RNG_ROUNDS; i++)
-        c = rng_round(c, (uint32_t)seed + i * RNG_WEYL_0, (uint32_t)(seed >> 32) + i * RNG_WEYL_1);
-    c.c0 = wide_pair(c.c0, c.c1);
-    c.c2 = wide_pair(c.c2, c.c3);
-    memcpy(words01, &c.c0, sizeof(wide));
-    memcpy(words23, &c.c2, sizeof(wide));
+        for (uint32_t j = 0; j < RNG_ABREAST; j++)
+            c[j] = rng_round(c[j], (uint32_t)seed + i * RNG_WEYL_0, (uint32_t)(seed >> 32) + i * RNG_WEYL_1);
+    for (uint32_t j = 0; j < RNG_ABREAST; j++)
+        rng_store(c[j], words + j * WIDE_LANES * RNG_WORDS);
 }
 
 /* Blocks [block, block + RNG_BLOCKS). */
 static void rng_blocks(uint64_t seed, uint32_t model, uint64_t block, uint32_t *words)
 {
-    uint64_t words01[RNG_BLOCKS], words23[RNG_BLOCKS], pairs[2 * RNG_BLOCKS];
-
-    for (size_t i = 0; i < RNG_BLOCKS; i += WIDE_LANES)
-        rng_wide(seed, model, block + i, words01 + i, words23 + i);
-    EACH_ELEMENT
-    for (size_t i = 0; i < RNG_BLOCKS; i++) {
-        pairs[2 * i] = words01[i];
-        pairs[2 * i + 1] = words23[i];
-    }
-    memcpy(words, pairs, sizeof(pairs));
+    for (size_t i = 0; i < RNG_BLOCKS; i += RNG_ABREAST * WIDE_LANES)
+        rng_wide(seed, model, block + i, words + i * RNG_WORDS);
 }
 
 /* All but whole chunks is taken from chunks made aside. */
@@ -227,9 +252,9 @@ EACH_TYPE_SUM(sum_squares, (const real *x, size_t n), x, n)
  */
 INLINE real agrees(real x, real sum)
 {
-    real y = sum >= 0 ? x : -x;
+    real y = x * (real)((sum >= 0) * 2 - 1);
 
-    return y > 0 ? (real)1 : (real)0;
+    return (real)(y > 0);
 }
 
 INLINE void agree(round_fn *r, real *acc, const real *x, const real *sum, real w, size_t n)

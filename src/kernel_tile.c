@@ -29,6 +29,7 @@
 
 /* Packed elements at any address. */
 typedef uint16_t u16_packed __attribute__((aligned(1), may_alias));
+typedef uint32_t u32_packed __attribute__((aligned(1), may_alias)); /* two of 16 bits */
 typedef float f32_packed __attribute__((aligned(1), may_alias));
 typedef double f64_packed __attribute__((aligned(1), may_alias));
 
@@ -357,34 +358,75 @@ INLINE void apply(round_fn *r, const real *base, const real *acc, real *out, siz
 EACH_TYPE(apply, (const real *base, const real *acc, real *out, size_t n), base, acc, out, n)
 
 #ifndef REAL_F64
-INLINE float task_term(uint32_t x, float base, float w)
+/* Packed BF16 in pairs, the first in the lower half of a word: both are widened, and put together again, by
+ * shifts and masks of whole words, where to widen 16 bits to 32 would take shuffles. */
+typedef float half_fn(uint32_t pair);
+
+INLINE float low_half(uint32_t pair)
 {
-    return round_bf16(w * round_bf16(from_bf16(x) - base));
+    return float_of(pair << 16);
 }
 
-INLINE uint16_t task_end(float base, float acc)
+INLINE float high_half(uint32_t pair)
 {
-    return (uint16_t)(nearest_bf16(bits_of(base + round_bf16(acc))) >> 16);
+    return float_of(pair & 0xffff0000);
 }
 
-/* k is a constant where this is inlined, so that the inner loop unrolls and the outer one is vectorised. */
-INLINE void task_bf16(unsigned k, const void *base, const void *const *x, const float *w, void *out, size_t n)
+INLINE uint32_t to_pair(float low, float high)
 {
-    const u16_packed *b = base, *donor[TASK_FUSED];
+    return nearest_bf16(bits_of(low)) >> 16 | (nearest_bf16(bits_of(high)) & 0xffff0000);
+}
+
+/* Element i of a pair's half; k is a constant where this is inlined, so that the loop unrolls and the one
+ * over pairs is vectorised. */
+INLINE float task_one(unsigned k, half_fn *half, uint32_t base, const u32_packed *const *x, const float *w,
+                      size_t i)
+{
+    float acc = 0;
+
+    for (unsigned j = 0; j < k; j++)
+        acc = acc + round_bf16(w[j] * round_bf16(half(x[j][i]) - half(base)));
+    return half(base) + round_bf16(acc);
+}
+
+INLINE void task_pairs(unsigned k, const void *base, const void *const *x, const float *w, void *out,
+                       size_t n)
+{
+    const u32_packed *b = base, *donor[TASK_FUSED];
     float weight[TASK_FUSED];
-    u16_packed *y = out;
+    u32_packed *y = out;
 
     for (unsigned j = 0; j < k; j++) {
         donor[j] = x[j];
         weight[j] = w[j];
     }
     EACH_ELEMENT
-    for (size_t i = 0; i < n; i++) {
-        float v = from_bf16(b[i]), acc = 0;
-        for (unsigned j = 0; j < k; j++)
-            acc = acc + task_term(donor[j][i], v, weight[j]);
-        y[i] = task_end(v, acc);
+    for (size_t i = 0; i < n; i++)
+        y[i] = to_pair(task_one(k, low_half, b[i], donor, weight, i),
+                       task_one(k, high_half, b[i], donor, weight, i));
+}
+
+/* The last element of an odd number of them, as a pair. */
+INLINE uint32_t last_of(const void *x, size_t n)
+{
+    return ((const u16_packed *)x)[n - 1];
+}
+
+INLINE void task_bf16(unsigned k, const void *base, const void *const *x, const float *w, void *out, size_t n)
+{
+    uint32_t last[TASK_FUSED], last_base, last_out;
+    const void *last_x[TASK_FUSED];
+
+    task_pairs(k, base, x, w, out, n / 2);
+    if (n % 2 == 0)
+        return;
+    for (unsigned j = 0; j < k; j++) {
+        last[j] = last_of(x[j], n);
+        last_x[j] = &last[j];
     }
+    last_base = last_of(base, n);
+    task_pairs(k, &last_base, last_x, w, &last_out, 1);
+    ((u16_packed *)out)[n - 1] = (uint16_t)last_out;
 }
 
 #define TASK(k)                                                                                            \

@@ -47,21 +47,40 @@ static int compute_merge(const struct recipe *recipe, uint64_t first, size_t n, 
     return run(&job, out, err);
 }
 
+static int visit_tiles(const struct tiles_job *job, struct err *err)
+{
+    struct mark mark = scratch_mark(job->scratch);
+    int ret = job->end > job->first ? run(job, NULL, err) : 0;
+
+    scratch_release(job->scratch, mark);
+    return ret ? err_prefix(err, ret, "tensor %s", job->recipe->merge.name) : 0;
+}
+
 int recipe_visit(const struct recipe *recipe, const void *state, uint64_t first, uint64_t n,
                  tile_visit *visit, void *arg, struct scratch *scratch, struct err *err)
 {
-    struct tiles_job job = {.recipe = recipe,
-                            .scratch = scratch,
-                            .first = first,
-                            .end = first + n,
-                            .state = state,
-                            .visit = visit,
-                            .arg = arg};
-    struct mark mark = scratch_mark(scratch);
-    int ret = n ? run(&job, NULL, err) : 0;
+    return visit_tiles(&(struct tiles_job){.recipe = recipe,
+                                           .first = first,
+                                           .end = first + n,
+                                           .state = state,
+                                           .visit = visit,
+                                           .arg = arg,
+                                           .scratch = scratch},
+                       err);
+}
 
-    scratch_release(scratch, mark);
-    return ret ? err_prefix(err, ret, "tensor %s", recipe->merge.name) : 0;
+int recipe_pass(const struct recipe *recipe, const void *state, uint64_t first, uint64_t n, tile_visit *visit,
+                void *arg, struct scratch *scratch, struct err *err)
+{
+    return visit_tiles(&(struct tiles_job){.recipe = recipe,
+                                           .first = first,
+                                           .end = first + n,
+                                           .state = state,
+                                           .visit = visit,
+                                           .arg = arg,
+                                           .scratch = scratch,
+                                           .as_stored = recipe->merge.method->stats->takes_packed},
+                       err);
 }
 
 static const char *feed_name(const struct feed *feed)

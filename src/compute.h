@@ -60,6 +60,10 @@ typedef void tile_visit(void *arg, const struct merge *merge, const struct kerne
 int recipe_visit(const struct recipe *recipe, const void *state, uint64_t first, uint64_t n,
                  tile_visit *visit, void *arg, struct scratch *scratch, struct err *err);
 
+/* The same for a pass of the recipe's method, which gets elements as stored where it takes them. */
+int recipe_pass(const struct recipe *recipe, const void *state, uint64_t first, uint64_t n, tile_visit *visit,
+                void *arg, struct scratch *scratch, struct err *err);
+
 /* Elements of a row of the recipe's method: 1 if it has none. */
 uint64_t recipe_row(const struct recipe *recipe);
 

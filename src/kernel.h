@@ -65,6 +65,15 @@ struct kernels {
      * merge without a trip through memory for each step. NULL for float64. */
     void (*task_bf16[TASK_FUSED + 1])(const void *base, const void *const *x, const real *w, void *out,
                                       size_t n);
+    /* The same for linear: fma of so many inputs from acc = 0, divide by *divisor if that is not NULL, store
+     */
+    void (*linear_bf16[TASK_FUSED + 1])(const void *const *x, const real *w, const real *divisor, void *out,
+                                        size_t n);
+    /* delta, squares, dot_quotients and mix of packed BF16, which mix packs too. NULL for float64. */
+    void (*delta_bf16)(const void *x, const void *base, real *out, size_t n);
+    double (*squares_bf16)(const void *x, size_t n);
+    double (*dot_quotients_bf16)(const void *a, real na, const void *b, real nb, size_t n);
+    void (*mix_bf16)(const void *a, real ca, const void *b, real cb, void *out, size_t n);
     /* Pruned task vectors and what is made of them (kernel_task.h). out = r(x - base) */
     void (*delta[ROUND_COUNT])(const real *x, const real *base, real *out, size_t n);
     /* key: orders magnitudes, all NaN the same and the largest: 15 bits in 16-bit types, else 31 or 63 */

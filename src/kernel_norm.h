@@ -43,6 +43,22 @@ static double dot_quotients(const real *a, real na, const real *b, real nb, size
     RETURN_SUM(n, (double)(a[i] / na) * (double)(b[i] / nb));
 }
 
+#ifndef REAL_F64
+static double squares_bf16(const void *packed, size_t n)
+{
+    const u16_packed *x = packed;
+
+    RETURN_SUM(n, (double)from_bf16(x[i]) * (double)from_bf16(x[i]));
+}
+
+static double dot_quotients_bf16(const void *packed_a, float na, const void *packed_b, float nb, size_t n)
+{
+    const u16_packed *a = packed_a, *b = packed_b;
+
+    RETURN_SUM(n, (double)(from_bf16(a[i]) / na) * (double)(from_bf16(b[i]) / nb));
+}
+#endif
+
 INLINE double dot_rounded(round_fn *r, const real *a, const real *b, size_t n)
 {
     RETURN_SUM(n, (double)r(a[i] * b[i]));
@@ -104,6 +120,32 @@ INLINE void mix(round_fn *r, const real *a, real ca, const real *b, real cb, rea
         out[i] = r(ca * a[i] + cb * b[i]);
 }
 EACH_TYPE(mix, (const real *a, real ca, const real *b, real cb, real *out, size_t n), a, ca, b, cb, out, n)
+
+#ifndef REAL_F64
+INLINE void mix_pairs(const void *packed_a, float ca, const void *packed_b, float cb, void *out, size_t n)
+{
+    const u32_packed *a = packed_a, *b = packed_b;
+    u32_packed *y = out;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        y[i] =
+            to_pair(ca * low_half(a[i]) + cb * low_half(b[i]), ca * high_half(a[i]) + cb * high_half(b[i]));
+}
+
+static void mix_of_bf16(const void *a, float ca, const void *b, float cb, void *out, size_t n)
+{
+    uint32_t last_a, last_b, last_out;
+
+    mix_pairs(a, ca, b, cb, out, n / 2);
+    if (n % 2 == 0)
+        return;
+    last_a = last_of(a, n);
+    last_b = last_of(b, n);
+    mix_pairs(&last_a, ca, &last_b, cb, &last_out, 1);
+    ((u16_packed *)out)[n - 1] = (uint16_t)last_out;
+}
+#endif
 
 INLINE void blend(round_fn *r, const real *a, real ca, const real *b, real cb, real *out, size_t n)
 {

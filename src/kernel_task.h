@@ -17,6 +17,17 @@ INLINE void delta(round_fn *r, const real *x, const real *base, real *out, size_
 }
 EACH_TYPE(delta, (const real *x, const real *base, real *out, size_t n), x, base, out, n)
 
+#ifndef REAL_F64
+static void delta_of_bf16(const void *x, const void *base, float *out, size_t n)
+{
+    const u16_packed *a = x, *b = base;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        out[i] = round_bf16(from_bf16(a[i]) - from_bf16(b[i]));
+}
+#endif
+
 /* Signed, where comparisons of magnitudes are cheapest: none has the highest bit. */
 INLINE real_bits magnitude(real x)
 {

@@ -438,6 +438,77 @@ TASK(1)
 TASK(2)
 TASK(3)
 TASK(4)
+
+/* to_bf16 of both */
+INLINE uint32_t cast_pair(float low, float high)
+{
+    return (uint32_t)to_bf16(low) | (uint32_t)to_bf16(high) << 16;
+}
+
+INLINE float linear_one(unsigned k, half_fn *half, const u32_packed *const *x, const float *w, size_t i)
+{
+    float acc = 0;
+
+    for (unsigned j = 0; j < k; j++)
+        acc = fma_exact(half(x[j][i]), w[j], acc);
+    return acc;
+}
+
+INLINE void linear_pairs(unsigned k, bool divides, const void *const *x, const float *w, float divisor,
+                         void *out, size_t n)
+{
+    const u32_packed *input[TASK_FUSED];
+    float weight[TASK_FUSED];
+    u32_packed *y = out;
+
+    for (unsigned j = 0; j < k; j++) {
+        input[j] = x[j];
+        weight[j] = w[j];
+    }
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        float low = linear_one(k, low_half, input, weight, i),
+              high = linear_one(k, high_half, input, weight, i);
+        y[i] = divides ? cast_pair(low / divisor, high / divisor) : cast_pair(low, high);
+    }
+}
+
+INLINE void linear_some(unsigned k, const void *const *x, const float *w, const float *divisor, void *out,
+                        size_t n)
+{
+    if (divisor)
+        linear_pairs(k, true, x, w, *divisor, out, n);
+    else
+        linear_pairs(k, false, x, w, 1, out, n);
+}
+
+INLINE void linear_bf16(unsigned k, const void *const *x, const float *w, const float *divisor, void *out,
+                        size_t n)
+{
+    uint32_t last[TASK_FUSED], last_out;
+    const void *last_x[TASK_FUSED];
+
+    linear_some(k, x, w, divisor, out, n / 2);
+    if (n % 2 == 0)
+        return;
+    for (unsigned j = 0; j < k; j++) {
+        last[j] = last_of(x[j], n);
+        last_x[j] = &last[j];
+    }
+    linear_some(k, last_x, w, divisor, &last_out, 1);
+    ((u16_packed *)out)[n - 1] = (uint16_t)last_out;
+}
+
+#define LINEAR(k)                                                                                      \
+    static void linear_bf16_##k(const void *const *x, const float *w, const float *divisor, void *out, \
+                                size_t n)                                                              \
+    {                                                                                                  \
+        linear_bf16(k, x, w, divisor, out, n);                                                         \
+    }
+LINEAR(1)
+LINEAR(2)
+LINEAR(3)
+LINEAR(4)
 #endif
 
 /* min and max that let NaN through, as torch's clamp does. */
@@ -512,6 +583,11 @@ const struct kernels SET(KERNEL_ISA) = {
                   [ROUND_BF16] = CONSENSUS_ENTRIES(bf16),
                   [ROUND_F16] = CONSENSUS_ENTRIES(f16)},
     .task_bf16 = {NULL, task_bf16_1, task_bf16_2, task_bf16_3, task_bf16_4},
+    .linear_bf16 = {NULL, linear_bf16_1, linear_bf16_2, linear_bf16_3, linear_bf16_4},
+    .delta_bf16 = delta_of_bf16,
+    .squares_bf16 = squares_bf16,
+    .dot_quotients_bf16 = dot_quotients_bf16,
+    .mix_bf16 = mix_of_bf16,
 #endif
     .settle = ENTRIES(settle),
     .add = add,

@@ -63,6 +63,9 @@ struct tile {
     const real *const *in; /* [n_inputs][n] */
     real *out;             /* [n], aliases no input; values of the result type */
     const void *stats;     /* the method's state (struct method_stats), complete; NULL if it has none */
+    /* [n_inputs][n] as stored, BF16, and then there is nothing in `in`; NULL: there is. Given to passes of
+     * methods that take it alone. */
+    const void *const *packed;
     /* For the method's own use: */
     real *const *temp; /* [TILE_TEMPS, or method->n_temps if that is more, and n_input_temps n_inputs][n] */
     real *scalars;     /* [2 n_inputs] */
@@ -74,6 +77,7 @@ struct packed_tile {
     size_t n;              /* any number */
     const void *const *in; /* [n_inputs][n], in merge->work */
     void *out;             /* [n], in merge->result, any alignment, aliases no input */
+    const void *stats;     /* as a tile's */
     const void **inputs;   /* [n_inputs], for the method's own use, as is */
     real *scalars;         /* [2 n_inputs] */
 };
@@ -132,6 +136,7 @@ struct method_stats {
     /* What follows from the state and from parameters that are not in_stats: done for each recipe, on a copy
      * of its own. NULL: nothing does. */
     void (*settle)(const struct merge *merge, void *state);
+    bool takes_packed; /* passes look into tile->packed where there is one, else into tile->in */
 };
 
 struct method {

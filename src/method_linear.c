@@ -31,6 +31,21 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
     kernels->cast[round_of(merge->work)](tile->out, tile->n);
 }
 
+static bool run_packed(const struct merge *merge, const struct kernels *kernels,
+                       const struct packed_tile *tile)
+{
+    real *w = tile->scalars, sum;
+
+    if (merge->work != DTYPE_BF16 || merge->n_inputs > TASK_FUSED)
+        return false;
+    for (unsigned i = 0; i < merge->n_inputs; i++)
+        w[i] = (real)merge_input(merge, i, WEIGHT);
+    sum = kernel_sum_scalars(w, merge->n_inputs, ROUND_NONE);
+    kernels->linear_bf16[merge->n_inputs](tile->in, w, merge->shared[NORMALIZE] != 0 ? &sum : NULL, tile->out,
+                                          tile->n);
+    return true;
+}
+
 const struct method method_linear = {
     .name = "linear",
     .title = "Linear",
@@ -41,4 +56,5 @@ const struct method method_linear = {
     .params = params,
     .n_params = N_PARAMS,
     .run = run,
+    .run_packed = run_packed,
 };

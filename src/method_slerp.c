@@ -38,10 +38,13 @@ static size_t norms_size(const struct merge *merge)
 static void add_norms(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                       void *acc)
 {
+    unsigned a = (unsigned)merge->base, b = donor_of(merge);
     double *sum = acc;
 
-    sum[0] += kernels->squares(tile->in[merge->base], tile->n);
-    sum[1] += kernels->squares(tile->in[donor_of(merge)], tile->n);
+    sum[0] += tile->packed ? kernels->squares_bf16(tile->packed[a], tile->n)
+                           : kernels->squares(tile->in[a], tile->n);
+    sum[1] += tile->packed ? kernels->squares_bf16(tile->packed[b], tile->n)
+                           : kernels->squares(tile->in[b], tile->n);
 }
 
 static real norm_of(double square)
@@ -64,9 +67,12 @@ static void add_dot(const struct merge *merge, const struct kernels *kernels, co
                     void *acc)
 {
     const struct state *s = tile->stats;
+    unsigned a = (unsigned)merge->base, b = donor_of(merge);
     double *sum = acc;
 
-    *sum += kernels->dot_quotients(tile->in[merge->base], s->na, tile->in[donor_of(merge)], s->nb, tile->n);
+    *sum += tile->packed
+                ? kernels->dot_quotients_bf16(tile->packed[a], s->na, tile->packed[b], s->nb, tile->n)
+                : kernels->dot_quotients(tile->in[a], s->na, tile->in[b], s->nb, tile->n);
 }
 
 static real sine(real x)
@@ -163,11 +169,23 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
                                         tile->out, tile->n);
 }
 
+static bool run_packed(const struct merge *merge, const struct kernels *kernels,
+                       const struct packed_tile *tile)
+{
+    const struct state *s = tile->stats;
+
+    if (merge->work != DTYPE_BF16)
+        return false;
+    kernels->mix_bf16(tile->in[merge->base], s->ca, tile->in[donor_of(merge)], s->cb, tile->out, tile->n);
+    return true;
+}
+
 static const struct method_param params[N_PARAMS] = {
     [T] = {"t", PARAM_NUMBER, PARAM_SHARED, .required = true, .value = NAN},
 };
 
-static const struct method_stats stats = {state_size, next, NULL, settle};
+static const struct method_stats stats = {
+    .state_size = state_size, .next = next, .settle = settle, .takes_packed = true};
 
 const struct method method_slerp = {
     .name = "slerp",
@@ -181,4 +199,5 @@ const struct method method_slerp = {
     .n_params = N_PARAMS,
     .stats = &stats,
     .run = run,
+    .run_packed = run_packed,
 };

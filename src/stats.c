@@ -242,7 +242,7 @@ static int add_step(struct block_task *task, struct scratch *scratch, struct err
         return err_set(err, -ECANCELED, "tensor %s: stopped", run->recipe->merge.name);
     task->at += n;
     atomic_fetch_add_explicit(&run->stats->bytes_read, n * inputs_bytes(run->recipe), memory_order_relaxed);
-    return recipe_visit(run->recipe, run->state, first, n, add_tile, &visit, scratch, err);
+    return recipe_pass(run->recipe, run->state, first, n, add_tile, &visit, scratch, err);
 }
 
 static void begin_pass(struct stats_run *run);

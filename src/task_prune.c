@@ -99,8 +99,12 @@ unsigned prune_order_series(const struct merge *merge)
 static void delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                   unsigned donor, real *out)
 {
-    kernels->delta[round_of(merge->work)](tile->in[task_input(merge, donor)], tile->in[merge->base], out,
-                                          tile->n);
+    unsigned x = task_input(merge, donor), base = (unsigned)merge->base;
+
+    if (tile->packed)
+        kernels->delta_bf16(tile->packed[x], tile->packed[base], out, tile->n);
+    else
+        kernels->delta[round_of(merge->work)](tile->in[x], tile->in[base], out, tile->n);
 }
 
 /* out = x as float32, in which mergekit sorts float64 and prunes it at random. May be called for float64
@@ -257,6 +261,18 @@ static void prune_ranked(const struct merge *merge, const struct kernels *kernel
 
 /* ---- a donor's delta */
 
+/* Of a delta that is there. */
+static void prune_some(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                       unsigned donor, real *d)
+{
+    if (sorts(merge))
+        prune_sorted(merge, kernels, tile, donor, d);
+    else if (family_of(merge)->prune == PRUNE_RANDOM)
+        prune_random(merge, kernels, tile, donor, d);
+    else
+        prune_ranked(merge, kernels, tile, donor, d);
+}
+
 void prune_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                   unsigned donor, real *d)
 {
@@ -267,14 +283,8 @@ void prune_values(const struct merge *merge, const struct kernels *kernels, cons
         return;
     }
     delta(merge, kernels, tile, donor, d);
-    if (keep == KEEP_ALL)
-        return;
-    if (sorts(merge))
-        prune_sorted(merge, kernels, tile, donor, d);
-    else if (family_of(merge)->prune == PRUNE_RANDOM)
-        prune_random(merge, kernels, tile, donor, d);
-    else
-        prune_ranked(merge, kernels, tile, donor, d);
+    if (keep == KEEP_SOME)
+        prune_some(merge, kernels, tile, donor, d);
 }
 
 static bool needs_norms(const struct merge *merge)
@@ -323,7 +333,9 @@ static void norms_add(const struct merge *merge, const struct kernels *kernels, 
         if (is_wide(merge) && !sorts(merge))
             narrow(tile->out, tile->out, tile->n);
         accs[i].before += kernels->sum_abs(tile->out, tile->n);
-        prune_values(merge, kernels, tile, i, tile->out);
+        if (is_wide(merge))
+            delta(merge, kernels, tile, i, tile->out);
+        prune_some(merge, kernels, tile, i, tile->out);
         accs[i].after += kernels->sum_abs(tile->out, tile->n);
     }
 }
@@ -394,7 +406,7 @@ static const struct pass *next_pass(const struct merge *merge, const void *state
     return needs_norms(merge) && !norms_of(merge, state)->known ? &norms_pass : NULL;
 }
 
-const struct method_stats prune_stats = {.state_size = state_size, .next = next_pass};
+const struct method_stats prune_stats = {.state_size = state_size, .next = next_pass, .takes_packed = true};
 
 uint64_t prune_row_length(const struct merge *merge)
 {

@@ -17,6 +17,7 @@ struct job {
     const struct recipe *recipe;
     const struct kernels *kernels;
     bool packed;          /* run_packed may be tried */
+    bool as_stored;       /* tiles have elements as stored */
     size_t row;           /* a tile holds whole rows of so many elements */
     size_t chunk, tile_n; /* elements that are read, that are computed at a time */
     unsigned n_temps;
@@ -101,17 +102,20 @@ static int take_tables(struct job *job)
     return 0;
 }
 
+static bool all_of_type(const struct recipe *recipe, enum dtype dtype)
+{
+    for (unsigned i = 0; i < recipe->n_inputs; i++)
+        if (recipe->inputs[i]->dtype != dtype)
+            return false;
+    return recipe->merge.work == dtype;
+}
+
 static bool may_run_packed(const struct recipe *recipe)
 {
     const struct merge *merge = &recipe->merge;
 
-    if (recipe->kind != RECIPE_MERGE || !merge->method->run_packed || recipe->dtype != merge->result ||
-        recipe_row(recipe) > 1)
-        return false;
-    for (unsigned i = 0; i < recipe->n_inputs; i++)
-        if (recipe->inputs[i]->dtype != merge->work)
-            return false;
-    return true;
+    return recipe->kind == RECIPE_MERGE && merge->method->run_packed && recipe->dtype == merge->result &&
+           recipe_row(recipe) == 1 && all_of_type(recipe, merge->work);
 }
 
 /* The first and last rows are computed whole where only a part of them is wanted. */
@@ -136,6 +140,7 @@ static int job_init(struct job *job)
     job->n_temps = method && method->n_temps > TILE_TEMPS ? method->n_temps : TILE_TEMPS;
     job->n_temps += method ? method->n_input_temps * recipe->n_inputs : 0;
     job->packed = !job->of.visit && may_run_packed(recipe);
+    job->as_stored = job->of.as_stored && all_of_type(recipe, DTYPE_BF16);
     choose_sizes(job, end_of(job) - begin_of(job));
     ret = take_tables(job);
     for (unsigned i = 0; ret == 0 && i < recipe->n_inputs; i++)
@@ -203,14 +208,31 @@ static void write_wanted(const struct job *job, enum dtype from, const real *x, 
               out + (begin - job->of.first) * element_size(job->recipe->dtype), (size_t)(end - begin));
 }
 
+/* The tile's elements at `at` of the chunk. */
+static void load_tile(const struct job *job, size_t at, struct tile *tile)
+{
+    for (unsigned i = 0; i < job->recipe->n_inputs; i++) {
+        if (job->as_stored)
+            job->packed_in[i] = job->raw[i] + at * element_size(DTYPE_BF16);
+        else
+            job->in[i] = load_input(job, i, at, tile->n);
+    }
+    tile->packed = job->as_stored ? job->packed_in : NULL;
+}
+
 /* Elements `at` and on of the chunk, which is the tensor's `first` and on. */
 static void compute_tile(const struct job *job, uint64_t first, size_t at, size_t n, unsigned char *out)
 {
     const struct merge *merge = &job->recipe->merge;
-    struct tile tile = {first + at, n, job->in, job->out, job->of.state, job->temp, job->scalars};
+    struct tile tile = {.first = first + at,
+                        .n = n,
+                        .in = job->in,
+                        .out = job->out,
+                        .stats = job->of.state,
+                        .temp = job->temp,
+                        .scalars = job->scalars};
 
-    for (unsigned i = 0; i < job->recipe->n_inputs; i++)
-        job->in[i] = load_input(job, i, at, n);
+    load_tile(job, at, &tile);
     if (job->of.visit) {
         job->of.visit(job->of.arg, merge, job->kernels, &tile, tile.first);
     } else if (job->recipe->kind == RECIPE_CAST) {
@@ -224,7 +246,7 @@ static void compute_tile(const struct job *job, uint64_t first, size_t at, size_
 static bool compute_packed(const struct job *job, uint64_t first, size_t n, unsigned char *out)
 {
     const struct merge *merge = &job->recipe->merge;
-    struct packed_tile tile = {.first = first, .n = n, .in = job->packed_in};
+    struct packed_tile tile = {.first = first, .n = n, .in = job->packed_in, .stats = job->of.state};
 
     if (!job->packed)
         return false;

@@ -10,6 +10,7 @@ struct tiles_job {
     const struct recipe *recipe; /* RECIPE_MERGE or RECIPE_CAST */
     uint64_t first, end;         /* elements wanted */
     const void *state;           /* the method's statistics */
+    bool as_stored;              /* a pass that takes tile->packed */
     tile_visit *visit;           /* a pass: who gets the tiles; NULL: the result goes to `out` */
     void *arg;
     struct scratch *scratch;

@@ -82,6 +82,8 @@ struct kernels {
     void (*spread_zeros)(real_bits *key, unsigned shift, uint32_t zero, size_t n);
     /* x = x times whether the bits of |by|, those of NaN being REAL_NAN, are in [low, high) */
     void (*select)(real *x, const real *by, real_bits low, real_bits high, size_t n);
+    /* delta, order_key and spread_zeros of packed BF16. NULL for float64. */
+    void (*delta_keys_bf16)(const void *x, const void *base, uint32_t zero, uint32_t *key, size_t n);
     /* words: of elements [first, first + n), as rng_word has them */
     void (*random)(uint32_t *words, uint64_t seed, uint32_t model, uint64_t first, size_t n);
     /* x = x times (word >> 8) < limit */
@@ -103,6 +105,12 @@ struct kernels {
      * in one */
     void (*consensus[ROUND_COUNT][TASK_FUSED + 1])(const real *base, const real *const *x, const real *w,
                                                    bool normalize, real lambda, real *out, size_t n);
+    /* The same of deltas of BF16 with base and out packed; and for the plain sum: out = r(base + r(lambda
+     * r(r(sum x) / divisor))). NULL for float64. */
+    void (*consensus_bf16[TASK_FUSED + 1])(const void *base, const real *const *x, const real *w,
+                                           bool normalize, real lambda, void *out, size_t n);
+    void (*sum_bf16[TASK_FUSED + 1])(const void *base, const real *const *x, real divisor, real lambda,
+                                     void *out, size_t n);
     /* acc = r(r(acc) / r(divisor)), with 1 for a divisor of 0; with `least` for smaller ones */
     void (*divide_by[ROUND_COUNT])(real *acc, const real *divisor, size_t n);
     void (*divide_least[ROUND_COUNT])(real *acc, const real *divisor, real least, size_t n);

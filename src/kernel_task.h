@@ -59,6 +59,19 @@ static void order_key_f16(const float *x, uint32_t *key, size_t n)
 }
 #endif
 
+#ifndef REAL_F64
+static void delta_keys_bf16(const void *x, const void *base, uint32_t zero, uint32_t *key, size_t n)
+{
+    const u16_packed *a = x, *b = base;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        uint32_t k = (magnitude(round_bf16(from_bf16(a[i]) - from_bf16(b[i]))) + 0xffff) >> 16;
+        key[i] = k == 0 ? zero + (uint32_t)i % SPREAD_ZEROS : k;
+    }
+}
+#endif
+
 static void spread_zeros(real_bits *key, unsigned shift, uint32_t zero, size_t n)
 {
     EACH_ELEMENT
@@ -293,7 +306,27 @@ INLINE void divide_by(round_fn *r, real *acc, const real *divisor, size_t n)
 }
 EACH_TYPE(divide_by, (real * acc, const real *divisor, size_t n), acc, divisor, n)
 
-/* k and normalize are constants where this is inlined. */
+/* Element i of the result, not rounded. k and normalize are constants where this is inlined. */
+INLINE real consensus_one(round_fn *r, unsigned k, bool normalize, real base, const real *const *e,
+                          const real *w, real lambda, size_t i)
+{
+    real sum = 0, m = 0, d = 0;
+
+    for (unsigned j = 0; j < k; j++)
+        sum = sum + e[j][i];
+    sum = r(sum);
+    for (unsigned j = 0; j < k; j++) {
+        real agreed = agrees(e[j][i], sum);
+        m = m + e[j][i] * agreed;
+        d = d + w[j] * agreed;
+    }
+    d = r(d);
+    m = r(m);
+    if (normalize)
+        m = r(m / (d == 0 ? (real)1 : d));
+    return base + r(m * lambda);
+}
+
 INLINE void consensus_of(round_fn *r, unsigned k, bool normalize, const real *base, const real *const *x,
                          const real *w, real lambda, real *out, size_t n)
 {
@@ -305,22 +338,8 @@ INLINE void consensus_of(round_fn *r, unsigned k, bool normalize, const real *ba
         weight[j] = w[j];
     }
     EACH_ELEMENT
-    for (size_t i = 0; i < n; i++) {
-        real sum = 0, m = 0, d = 0;
-        for (unsigned j = 0; j < k; j++)
-            sum = sum + e[j][i];
-        sum = r(sum);
-        for (unsigned j = 0; j < k; j++) {
-            real agreed = agrees(e[j][i], sum);
-            m = m + e[j][i] * agreed;
-            d = d + weight[j] * agreed;
-        }
-        d = r(d);
-        m = r(m);
-        if (normalize)
-            m = r(m / (d == 0 ? (real)1 : d));
-        out[i] = r(base[i] + r(m * lambda));
-    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = r(consensus_one(r, k, normalize, base[i], e, weight, lambda, i));
 }
 
 INLINE void consensus(round_fn *r, unsigned k, const real *base, const real *const *x, const real *w,
@@ -352,6 +371,74 @@ CONSENSUS(f16)
     {                                                                                        \
         NULL, consensus_1_##type, consensus_2_##type, consensus_3_##type, consensus_4_##type \
     }
+
+#ifndef REAL_F64
+INLINE void consensus_bf16_of(unsigned k, bool normalize, const void *base, const float *const *x,
+                              const float *w, float lambda, void *out, size_t n)
+{
+    const u16_packed *b = base;
+    u16_packed *y = out;
+    const float *e[TASK_FUSED];
+    float weight[TASK_FUSED];
+
+    for (unsigned j = 0; j < k; j++) {
+        e[j] = x[j];
+        weight[j] = w[j];
+    }
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        y[i] = pack_one(consensus_one(round_bf16, k, normalize, from_bf16(b[i]), e, weight, lambda, i));
+}
+
+/* Element i of the weighted deltas' sum, not rounded. */
+INLINE float sum_one(unsigned k, const float *const *e, size_t i)
+{
+    float sum = 0;
+
+    for (unsigned j = 0; j < k; j++)
+        sum = sum + e[j][i];
+    return sum;
+}
+
+INLINE void sum_bf16_of(unsigned k, bool divides, const void *base, const float *const *x, float divisor,
+                        float lambda, void *out, size_t n)
+{
+    const u16_packed *b = base;
+    u16_packed *y = out;
+    const float *e[TASK_FUSED];
+
+    for (unsigned j = 0; j < k; j++)
+        e[j] = x[j];
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        float m = round_bf16(sum_one(k, e, i));
+        m = divides ? round_bf16(m / divisor) : m;
+        y[i] = pack_one(from_bf16(b[i]) + round_bf16(m * lambda));
+    }
+}
+
+#define PACKED_OF(k)                                                                                        \
+    static void consensus_bf16_##k(const void *base, const float *const *x, const float *w, bool normalize, \
+                                   float lambda, void *out, size_t n)                                       \
+    {                                                                                                       \
+        if (normalize)                                                                                      \
+            consensus_bf16_of(k, true, base, x, w, lambda, out, n);                                         \
+        else                                                                                                \
+            consensus_bf16_of(k, false, base, x, w, lambda, out, n);                                        \
+    }                                                                                                       \
+    static void sum_bf16_##k(const void *base, const float *const *x, float divisor, float lambda,          \
+                             void *out, size_t n)                                                           \
+    {                                                                                                       \
+        if (divisor != 1)                                                                                   \
+            sum_bf16_of(k, true, base, x, divisor, lambda, out, n);                                         \
+        else                                                                                                \
+            sum_bf16_of(k, false, base, x, 1, lambda, out, n);                                              \
+    }
+PACKED_OF(1)
+PACKED_OF(2)
+PACKED_OF(3)
+PACKED_OF(4)
+#endif
 
 INLINE void divide_least(round_fn *r, real *acc, const real *divisor, real least, size_t n)
 {

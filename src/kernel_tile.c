@@ -261,6 +261,12 @@ INLINE void settle(round_fn *r, real *x, size_t n)
 EACH_TYPE(settle, (real * x, size_t n), x, n)
 
 #ifndef REAL_F64
+/* Of a result of an operation on values of the type. */
+INLINE uint16_t pack_one(float x)
+{
+    return (uint16_t)(nearest_bf16(bits_of(x)) >> 16);
+}
+
 INLINE float cast_bf16(float x)
 {
     uint32_t u = bits_of(x), y = nearest_bf16(u) & 0xffff0000;
@@ -585,6 +591,9 @@ const struct kernels SET(KERNEL_ISA) = {
     .task_bf16 = {NULL, task_bf16_1, task_bf16_2, task_bf16_3, task_bf16_4},
     .linear_bf16 = {NULL, linear_bf16_1, linear_bf16_2, linear_bf16_3, linear_bf16_4},
     .delta_bf16 = delta_of_bf16,
+    .delta_keys_bf16 = delta_keys_bf16,
+    .consensus_bf16 = {NULL, consensus_bf16_1, consensus_bf16_2, consensus_bf16_3, consensus_bf16_4},
+    .sum_bf16 = {NULL, sum_bf16_1, sum_bf16_2, sum_bf16_3, sum_bf16_4},
     .squares_bf16 = squares_bf16,
     .dot_quotients_bf16 = dot_quotients_bf16,
     .mix_bf16 = mix_of_bf16,

@@ -79,7 +79,9 @@ struct packed_tile {
     void *out;             /* [n], in merge->result, any alignment, aliases no input */
     const void *stats;     /* as a tile's */
     const void **inputs;   /* [n_inputs], for the method's own use, as is */
-    real *scalars;         /* [2 n_inputs] */
+    real *const *temp;     /* as a tile's, of so many elements: */
+    size_t n_temp;
+    real *scalars; /* [2 n_inputs] */
 };
 
 enum { TILE = 1024, TILE_TEMPS = 3 };

@@ -68,7 +68,8 @@ static void choose(const struct merge *merge, unsigned series, uint64_t nonzero,
     cuts[0] = (struct cut){.rank = count, .wanted = count < merge->n, .descending = true};
 }
 
-static const struct order_user order = {n_series, has_cuts, variances, choose};
+static const struct order_user order = {
+    .n_series = n_series, .has_cuts = has_cuts, .values = variances, .choose = choose};
 
 /* d = d times whether its element is selected. by: the variances. */
 static void select_elements(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,

@@ -162,6 +162,62 @@ static bool run_packed(const struct merge *merge, const struct kernels *kernels,
     return true;
 }
 
+/* The deltas of a tile of elements as stored, pruned and weighted. */
+static void weigh_pruned(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                         const real *w, real *const *deltas)
+{
+    for (unsigned i = 0; i < task_donors(merge); i++) {
+        prune_delta(merge, kernels, tile, i, deltas[i]);
+        kernels->scale[round_of(merge->work)](deltas[i], w[i], tile->n);
+    }
+}
+
+/* `tile` is a part of what was asked for, out its result. */
+static void join_pruned(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        const real *w, void *out)
+{
+    const struct task_family *family = merge->method->own;
+    const struct task task = {.merge = merge,
+                              .kernels = kernels,
+                              .round = round_of(merge->work),
+                              .n_donors = task_donors(merge),
+                              .w = w};
+    bool normalize = merge->shared[TASK_NORMALIZE] != 0;
+    real lambda = (real)merge->shared[TASK_LAMBDA];
+    real *const *deltas = tile->temp + PRUNE_TEMPS;
+
+    weigh_pruned(merge, kernels, tile, w, deltas);
+    if (family->consensus)
+        kernels->consensus_bf16[task.n_donors](tile->packed[merge->base], (const real *const *)deltas, w,
+                                               normalize, lambda, out, tile->n);
+    else
+        kernels->sum_bf16[task.n_donors](tile->packed[merge->base], (const real *const *)deltas,
+                                         normalize ? weight_sum(&task) : 1, lambda, out, tile->n);
+}
+
+static bool run_pruned_packed(const struct merge *merge, const struct kernels *kernels,
+                              const struct packed_tile *tile)
+{
+    unsigned n_donors = task_donors(merge);
+
+    if (merge->work != DTYPE_BF16 || n_donors < 1 || n_donors > TASK_FUSED)
+        return false;
+    rounded_weights(merge, kernels, tile->scalars);
+    for (size_t at = 0, step; at < tile->n; at += step) {
+        step = tile->n - at < tile->n_temp ? tile->n - at : tile->n_temp;
+        for (unsigned i = 0; i < merge->n_inputs; i++)
+            tile->inputs[i] = (const uint16_t *)tile->in[i] + at;
+        join_pruned(merge, kernels,
+                    &(struct tile){.first = tile->first + at,
+                                   .n = step,
+                                   .stats = tile->stats,
+                                   .packed = tile->inputs,
+                                   .temp = tile->temp},
+                    tile->scalars, (uint16_t *)tile->out + at);
+    }
+    return true;
+}
+
 #define PARAMS(normalized, rescaled, prunes)                                                \
     [TASK_WEIGHT] = {"weight", PARAM_NUMBER, PARAM_DONOR, .required = true, .value = NAN},  \
     [TASK_DENSITY] = {"density",  PARAM_NUMBER,        PARAM_DONOR,                         \
@@ -222,6 +278,7 @@ static const struct task_family ties = {PRUNE_ORDER, PRUNE_MAGNITUDE, true},
         .own = &(family),                        \
         .is_copy = task_is_base_alone,           \
         .run = run_pruned,                       \
+        .run_packed = run_pruned_packed,         \
         .kept = kept_pruned,                     \
     }
 

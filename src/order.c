@@ -88,6 +88,21 @@ static real_bits *series_keys(const struct merge *merge, const struct kernels *k
     return keys;
 }
 
+/* The same where zeros are many in a row. */
+static real_bits *spread_keys(const struct merge *merge, const struct kernels *kernels,
+                              const struct tile *tile, unsigned series, unsigned at)
+{
+    real_bits *keys = (real_bits *)(void *)tile->temp[at];
+
+    if (tile->packed) {
+        user_of(merge)->keys(merge, kernels, tile, series, BINS_16, (uint32_t *)keys);
+        return keys;
+    }
+    series_keys(merge, kernels, tile, series, at);
+    kernels->spread_zeros(keys, key_shift(merge), BINS_16, tile->n);
+    return keys;
+}
+
 /* ---- how many elements have each magnitude */
 
 static size_t count_size(const struct merge *merge)
@@ -129,8 +144,7 @@ static void count_add(const struct merge *merge, const struct kernels *kernels, 
         real_bits *keys;
         if (!user_of(merge)->has_cuts(merge, i))
             continue;
-        keys = series_keys(merge, kernels, tile, i, n);
-        kernels->spread_zeros(keys, key_shift(merge), BINS_16, tile->n);
+        keys = spread_keys(merge, kernels, tile, i, n);
         two[n++] = (struct counted){keys, accs[i - order->n_counted].bins};
         if (n < 2)
             continue;

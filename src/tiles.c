@@ -255,6 +255,8 @@ static bool compute_packed(const struct job *job, uint64_t first, size_t n, unsi
     tile.out = out + (first - job->of.first) * element_size(merge->result);
     tile.inputs = job->packed_temp;
     tile.scalars = job->scalars;
+    tile.temp = job->temp;
+    tile.n_temp = job->tile_n;
     return merge->method->run_packed(merge, job->kernels, &tile);
 }
 

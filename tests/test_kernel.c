@@ -266,6 +266,145 @@ static void test_fused(void **state)
         }
 }
 
+/* ---- kernels of packed BF16 against the steps that they join */
+
+struct packs {
+    unsigned char bytes[TASK_FUSED + 1][2 * N + 1]; /* the last: the base */
+    float x[TASK_FUSED + 1][N];
+    const void *in[TASK_FUSED + 1];
+    float out[N], want[N];
+    unsigned char result[2 * N + 1];
+};
+
+static struct packs *packs_new(const struct kernels *k, size_t n, size_t shift)
+{
+    struct packs *p = malloc(sizeof(*p));
+
+    assert_non_null(p);
+    for (unsigned i = 0; i <= TASK_FUSED; i++) {
+        fill(p->x[i], 1, 5 + i);
+        k->pack[DTYPE_BF16](p->x[i], p->bytes[i] + shift, n);
+        p->in[i] = p->bytes[i] + shift;
+    }
+    return p;
+}
+
+/* What a kernel left in `result`, or in `out`, against `want`. */
+static void check_packed(const char *what, const struct kernels *k, struct packs *p, const void *result,
+                         size_t n)
+{
+    if (result)
+        k->load[DTYPE_BF16](result, p->out, n);
+    for (size_t i = 0; i < n; i++)
+        check_same(what, k->isa, 1, i, p->out[i], (double)p->want[i]);
+}
+
+static void check_linear(const struct kernels *k, unsigned n_inputs, bool divides, size_t n, size_t shift)
+{
+    static const float w[TASK_FUSED] = {0.75f, -0.3f, 1.0f, 0.0f}, divisor = 0.7f;
+    struct packs *p = packs_new(k, n, shift);
+
+    memset(p->want, 0, sizeof(p->want));
+    for (unsigned i = 0; i < n_inputs; i++)
+        k->fma(p->want, p->x[i], w[i], n);
+    if (divides)
+        k->divide[ROUND_NONE](p->want, divisor, n);
+    k->cast[ROUND_BF16](p->want, n);
+    k->linear_bf16[n_inputs](p->in, w, divides ? &divisor : NULL, p->result + shift, n);
+    check_packed("linear of packed", k, p, p->result + shift, n);
+    free(p);
+}
+
+static void check_consensus(const struct kernels *k, unsigned n_donors, bool normalize, size_t n,
+                            size_t shift)
+{
+    static const float w[TASK_FUSED] = {0.75f, -0.3984375f, 1.0f, 0.5f};
+    struct packs *p = packs_new(k, n, shift);
+    const float *const x[TASK_FUSED] = {p->x[0], p->x[1], p->x[2], p->x[3]};
+
+    k->consensus[ROUND_BF16][n_donors](p->x[TASK_FUSED], x, w, normalize, 0.75f, p->want, n);
+    k->consensus_bf16[n_donors](p->in[TASK_FUSED], x, w, normalize, 0.75f, p->result + shift, n);
+    check_packed("consensus of packed", k, p, p->result + shift, n);
+    free(p);
+}
+
+static void check_sum(const struct kernels *k, unsigned n_donors, float divisor, size_t n, size_t shift)
+{
+    struct packs *p = packs_new(k, n, shift);
+    const float *const x[TASK_FUSED] = {p->x[0], p->x[1], p->x[2], p->x[3]};
+
+    memset(p->want, 0, sizeof(p->want));
+    for (unsigned i = 0; i < n_donors; i++)
+        k->add(p->want, x[i], n);
+    k->settle[ROUND_BF16](p->want, n);
+    k->divide[ROUND_BF16](p->want, divisor, n);
+    k->scale[ROUND_BF16](p->want, 0.75f, n);
+    k->apply[ROUND_BF16](p->x[TASK_FUSED], p->want, p->want, n);
+    k->sum_bf16[n_donors](p->in[TASK_FUSED], x, divisor, 0.75f, p->result + shift, n);
+    check_packed("sum of packed", k, p, p->result + shift, n);
+    free(p);
+}
+
+static void check_deltas(const struct kernels *k, size_t n, size_t shift)
+{
+    struct packs *p = packs_new(k, n, shift);
+    static uint32_t keys[N], want[N];
+
+    k->delta[ROUND_BF16](p->x[0], p->x[1], p->want, n);
+    k->delta_bf16(p->in[0], p->in[1], p->out, n);
+    check_packed("delta of packed", k, p, NULL, n);
+    k->order_key[ROUND_BF16](p->want, want, n);
+    k->spread_zeros(want, 0, 0x8000, n);
+    k->delta_keys_bf16(p->in[0], p->in[1], 0x8000, keys, n);
+    assert_memory_equal(keys, want, n * sizeof(want[0]));
+    k->mix[ROUND_BF16](p->x[0], 0.7f, p->x[1], 0.4f, p->want, n);
+    k->mix_bf16(p->in[0], 0.7f, p->in[1], 0.4f, p->result + shift, n);
+    check_packed("mix of packed", k, p, p->result + shift, n);
+    free(p);
+}
+
+/* Sums of what is finite: the lanes are the same. */
+static void check_sums(const struct kernels *k, size_t n, size_t shift)
+{
+    struct packs *p = packs_new(k, n, shift);
+
+    for (unsigned i = 0; i < 2; i++) {
+        for (size_t j = 0; j < n; j++)
+            p->x[i][j] = isfinite(p->x[i][j]) ? p->x[i][j] : 1;
+        k->pack[DTYPE_BF16](p->x[i], p->bytes[i] + shift, n);
+    }
+    assert_true(k->squares_bf16(p->in[0], n) == k->squares(p->x[0], n));
+    assert_true(k->dot_quotients_bf16(p->in[0], 3, p->in[1], 7, n) ==
+                k->dot_quotients(p->x[0], 3, p->x[1], 7, n));
+    free(p);
+}
+
+static void check_all_packed(const struct kernels *k, size_t n, size_t shift)
+{
+    for (unsigned i = 1; i <= TASK_FUSED; i++) {
+        for (unsigned j = 0; j < 2; j++) {
+            check_linear(k, i, j, n, shift);
+            check_consensus(k, i, j, n, shift);
+            check_sum(k, i, j ? 1.0f : -0.3984375f, n, shift);
+        }
+    }
+    check_deltas(k, n, shift);
+    check_sums(k, n, shift);
+}
+
+static void test_packed(void **state)
+{
+    size_t n_sets;
+    const struct kernels *const *sets = kernels_available(&n_sets);
+
+    (void)state;
+    for (size_t s = 0; s < n_sets; s++) {
+        check_all_packed(sets[s], N, 0);
+        check_all_packed(sets[s], 1, 1);
+        check_all_packed(sets[s], 67, 1);
+    }
+}
+
 /* By the types' layout: sign, exponent of `exp_bits` with a bias, the rest. */
 static double decode16(unsigned bits, int exp_bits)
 {
@@ -446,10 +585,9 @@ static void test_sum_scalars(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sets),        cmocka_unit_test(test_steps),
-        cmocka_unit_test(test_fma_and_add), cmocka_unit_test(test_fused),
-        cmocka_unit_test(test_load),        cmocka_unit_test(test_round),
-        cmocka_unit_test(test_store_f64),   cmocka_unit_test(test_sum_scalars),
+        cmocka_unit_test(test_sets),  cmocka_unit_test(test_steps),     cmocka_unit_test(test_fma_and_add),
+        cmocka_unit_test(test_fused), cmocka_unit_test(test_packed),    cmocka_unit_test(test_load),
+        cmocka_unit_test(test_round), cmocka_unit_test(test_store_f64), cmocka_unit_test(test_sum_scalars),
     };
 
     all_floats = argc > 1 && strcmp(argv[1], "all") == 0;

@@ -138,13 +138,16 @@ struct kernels {
     double (*dot_rounded[ROUND_COUNT])(const real *a, const real *b, size_t n);
     /* sum r(r(a/na) r(b/nb)) */
     double (*dot_units[ROUND_COUNT])(const real *a, real na, const real *b, real nb, size_t n);
-    /* out = r(x / divisor); unit: out = r(r(x - base) / divisor) */
+    /* out = r(x / divisor) */
     void (*quotient[ROUND_COUNT])(const real *x, real divisor, real *out, size_t n);
-    void (*unit[ROUND_COUNT])(const real *x, const real *base, real divisor, real *out, size_t n);
     /* acc = acc + r(x w), itself not rounded */
     void (*scaled_add[ROUND_COUNT])(real *acc, const real *x, real w, size_t n);
     /* acc = acc + r(r(x - r(dot mean)) w), itself not rounded */
     void (*tangent_add[ROUND_COUNT])(real *acc, const real *x, const real *mean, real dot, real w, size_t n);
+    /* settle after scaled_add, after tangent_add, of so many inputs (1 to TASK_FUSED) from acc = 0 */
+    void (*mean[ROUND_COUNT][TASK_FUSED + 1])(const real *const *x, const real *w, real *out, size_t n);
+    void (*tangent[ROUND_COUNT][TASK_FUSED + 1])(const real *const *x, const real *mean, const real *dots,
+                                                 const real *w, real *out, size_t n);
     /* acc = r(acc + x) */
     void (*add_rounded[ROUND_COUNT])(real *acc, const real *x, size_t n);
     /* out = r(ca a + cb b) in float32; blend: out = r(r(ca a) + r(cb b)) */

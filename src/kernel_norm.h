@@ -79,15 +79,6 @@ INLINE void quotient(round_fn *r, const real *x, real divisor, real *out, size_t
 }
 EACH_TYPE(quotient, (const real *x, real divisor, real *out, size_t n), x, divisor, out, n)
 
-INLINE void unit(round_fn *r, const real *x, const real *base, real divisor, real *out, size_t n)
-{
-    EACH_ELEMENT
-    for (size_t i = 0; i < n; i++)
-        out[i] = r(r(x[i] - base[i]) / divisor);
-}
-EACH_TYPE(unit, (const real *x, const real *base, real divisor, real *out, size_t n), x, base, divisor, out,
-          n)
-
 INLINE void scaled_add(round_fn *r, real *acc, const real *x, real w, size_t n)
 {
     EACH_ELEMENT
@@ -104,6 +95,70 @@ INLINE void tangent_add(round_fn *r, real *acc, const real *x, const real *mean,
 }
 EACH_TYPE(tangent_add, (real * acc, const real *x, const real *mean, real dot, real w, size_t n), acc, x,
           mean, dot, w, n)
+
+/* scaled_add of k arrays from 0, settled; tangent_add likewise. k is a constant where these are inlined. */
+INLINE void mean_of(round_fn *r, unsigned k, const real *const *x, const real *w, real *out, size_t n)
+{
+    const real *u[TASK_FUSED];
+    real weight[TASK_FUSED];
+
+    for (unsigned j = 0; j < k; j++) {
+        u[j] = x[j];
+        weight[j] = w[j];
+    }
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        real sum = 0;
+        for (unsigned j = 0; j < k; j++)
+            sum = sum + r(u[j][i] * weight[j]);
+        out[i] = r(sum);
+    }
+}
+
+INLINE void tangent_of(round_fn *r, unsigned k, const real *const *x, const real *mean, const real *dots,
+                       const real *w, real *out, size_t n)
+{
+    const real *u[TASK_FUSED];
+    real weight[TASK_FUSED], dot[TASK_FUSED];
+
+    for (unsigned j = 0; j < k; j++) {
+        u[j] = x[j];
+        weight[j] = w[j];
+        dot[j] = dots[j];
+    }
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++) {
+        real sum = 0;
+        for (unsigned j = 0; j < k; j++)
+            sum = sum + r(r(u[j][i] - r(dot[j] * mean[i])) * weight[j]);
+        out[i] = r(sum);
+    }
+}
+
+#define SPHERE_OF(k, type)                                                                     \
+    static void mean_##k##_##type(const real *const *x, const real *w, real *out, size_t n)    \
+    {                                                                                          \
+        mean_of(round_##type, k, x, w, out, n);                                                \
+    }                                                                                          \
+    static void tangent_##k##_##type(const real *const *x, const real *mean, const real *dots, \
+                                     const real *w, real *out, size_t n)                       \
+    {                                                                                          \
+        tangent_of(round_##type, k, x, mean, dots, w, out, n);                                 \
+    }
+#define SPHERE(type)   \
+    SPHERE_OF(1, type) \
+    SPHERE_OF(2, type) \
+    SPHERE_OF(3, type) \
+    SPHERE_OF(4, type)
+SPHERE(none)
+#ifndef REAL_F64
+SPHERE(bf16)
+SPHERE(f16)
+#endif
+#define FUSED_ENTRIES(name, type)                                                \
+    {                                                                            \
+        NULL, name##_1_##type, name##_2_##type, name##_3_##type, name##_4_##type \
+    }
 
 INLINE void add_rounded(round_fn *r, real *acc, const real *x, size_t n)
 {

@@ -367,11 +367,6 @@ CONSENSUS(none)
 CONSENSUS(bf16)
 CONSENSUS(f16)
 #endif
-#define CONSENSUS_ENTRIES(type)                                                              \
-    {                                                                                        \
-        NULL, consensus_1_##type, consensus_2_##type, consensus_3_##type, consensus_4_##type \
-    }
-
 #ifndef REAL_F64
 INLINE void consensus_bf16_of(unsigned k, bool normalize, const void *base, const float *const *x,
                               const float *w, float lambda, void *out, size_t n)

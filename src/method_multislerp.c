@@ -60,16 +60,32 @@ static real eps(const struct merge *merge)
     return (real)merge->shared[EPS];
 }
 
-/* out = v_i */
+static bool is_used_as_it_is(const struct merge *merge, const struct tile *tile)
+{
+    return merge->base < 0 && !tile->packed;
+}
+
+/* v_i: a tile's own, or in `out` */
 static const real *vector(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                           unsigned i, real *out)
 {
-    const real *x = tile->in[norm_donor(merge, i)];
+    unsigned donor = norm_donor(merge, i);
 
+    if (is_used_as_it_is(merge, tile))
+        return tile->in[donor];
     if (merge->base < 0)
-        return x;
-    kernels->delta[round_of(merge->work)](x, tile->in[merge->base], out, tile->n);
+        kernels->load[DTYPE_BF16](tile->packed[donor], out, tile->n);
+    else if (tile->packed)
+        kernels->delta_bf16(tile->packed[donor], tile->packed[merge->base], out, tile->n);
+    else
+        kernels->delta[round_of(merge->work)](tile->in[donor], tile->in[merge->base], out, tile->n);
     return out;
+}
+
+/* Arrays for each donor. */
+static real *unit_at(const struct tile *tile, unsigned i)
+{
+    return tile->temp[TILE_TEMPS + i];
 }
 
 /* ---- the first pass */
@@ -85,11 +101,14 @@ static void add_gram(const struct merge *merge, const struct kernels *kernels, c
     unsigned k = norm_donors(merge);
     double *gram = acc;
 
-    for (unsigned i = 0; i < k; i++) {
-        const real *a = vector(merge, kernels, tile, i, tile->temp[0]);
-        *gram++ += kernels->squares(a, tile->n);
-        for (unsigned j = i + 1; j < k; j++)
-            *gram++ += kernels->dot(a, vector(merge, kernels, tile, j, tile->temp[1]), tile->n);
+    /* downwards: those that are needed again are there */
+    for (unsigned i = k; i-- > 0;) {
+        const real *a = vector(merge, kernels, tile, i, unit_at(tile, i));
+        gram[norm_pair(k, i, i)] += kernels->squares(a, tile->n);
+        for (unsigned j = i + 1; j < k; j++) {
+            const real *b = is_used_as_it_is(merge, tile) ? tile->in[norm_donor(merge, j)] : unit_at(tile, j);
+            gram[norm_pair(k, i, j)] += kernels->dot(a, b, tile->n);
+        }
     }
 }
 
@@ -213,26 +232,15 @@ static void finish_exact(const struct merge *merge, void *state, const struct bl
 
 /* ---- the second */
 
-static real *unit_at(const struct tile *tile, unsigned i)
-{
-    return tile->temp[TILE_TEMPS + i];
-}
-
-/* u_i */
-static const real *make_unit(const struct merge *merge, const struct kernels *kernels,
-                             const struct tile *tile, unsigned i)
+/* u_i, in its array */
+static void make_unit(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                      unsigned i)
 {
     real *out = unit_at(tile, i);
-    enum round round = round_of(merge->work);
     const struct state *state = tile->stats;
-    const real *x = tile->in[norm_donor(merge, i)];
-    real divisor = points_of(merge, state).divisors[i];
+    const real *v = vector(merge, kernels, tile, i, out);
 
-    if (merge->base >= 0)
-        kernels->unit[round](x, tile->in[merge->base], divisor, out, tile->n);
-    else
-        kernels->quotient[round](x, divisor, out, tile->n);
-    return out;
+    kernels->quotient[round_of(merge->work)](v, points_of(merge, state).divisors[i], out, tile->n);
 }
 
 static void fill(real *x, real value, size_t n)
@@ -248,9 +256,15 @@ static real *make_mean(const struct merge *merge, const struct kernels *kernels,
     struct points p = points_of(merge, tile->stats);
     real *mean = tile->temp[0];
 
+    for (unsigned i = 0; i < p.n; i++)
+        make_unit(merge, kernels, tile, i);
+    if (p.n <= TASK_FUSED) {
+        kernels->mean[round][p.n]((const real *const *)tile->temp + TILE_TEMPS, p.w, mean, tile->n);
+        return mean;
+    }
     fill(mean, 0, tile->n);
     for (unsigned i = 0; i < p.n; i++)
-        kernels->scaled_add[round](mean, make_unit(merge, kernels, tile, i), p.w[i], tile->n);
+        kernels->scaled_add[round](mean, unit_at(tile, i), p.w[i], tile->n);
     kernels->settle[round](mean, tile->n);
     return mean;
 }
@@ -263,13 +277,16 @@ static real *make_tangent(const struct merge *merge, const struct kernels *kerne
     struct points p = points_of(merge, tile->stats);
     real *tangent = tile->temp[1];
 
-    fill(tangent, 0, tile->n);
-    for (unsigned i = 0; i < p.n; i++) {
-        const real *unit = unit_at(tile, i);
-        if (dots)
-            dots[i] += kernels->dot_rounded[round](unit, mean, tile->n);
-        kernels->tangent_add[round](tangent, unit, mean, p.dots[i], p.w[i], tile->n);
+    for (unsigned i = 0; dots && i < p.n; i++)
+        dots[i] += kernels->dot_rounded[round](unit_at(tile, i), mean, tile->n);
+    if (p.n <= TASK_FUSED) {
+        kernels->tangent[round][p.n]((const real *const *)tile->temp + TILE_TEMPS, mean, p.dots, p.w, tangent,
+                                     tile->n);
+        return tangent;
     }
+    fill(tangent, 0, tile->n);
+    for (unsigned i = 0; i < p.n; i++)
+        kernels->tangent_add[round](tangent, unit_at(tile, i), mean, p.dots[i], p.w[i], tile->n);
     kernels->settle[round](tangent, tile->n);
     return tangent;
 }
@@ -422,7 +439,8 @@ static const struct method_param params[N_PARAMS] = {
     [EPS] = {"eps", PARAM_NUMBER, PARAM_SHARED, .value = 1e-8, .in_stats = true},
 };
 
-static const struct method_stats stats = {state_size, next, check_state};
+static const struct method_stats stats = {
+    .state_size = state_size, .next = next, .check = check_state, .takes_packed = true};
 
 const struct method method_multislerp = {
     .name = "multislerp",

@@ -181,15 +181,17 @@ static void test_largest(void **state)
 /* Elementwise ones, in place and by all sets, for lengths around a vector's. */
 static void check_each(enum round round, size_t n)
 {
-    enum { KINDS = 9 };
+    enum { KINDS = 10 };
     static float first[KINDS][N], out[KINDS][N];
+    static const float *const two[] = {a, b};
+    static const float w[] = {0.3f, -0.7f}, dots[] = {0.4f, -0.2f};
 
     for (size_t s = 0; s < n_sets; s++) {
         const struct kernels *k = sets[s];
         for (int i = 0; i < KINDS; i++)
             memcpy(out[i], b, n * sizeof(float));
         k->quotient[round](a, 0.3f, out[0], n);
-        k->unit[round](a, b, 0.3f, out[1], n);
+        k->mean[round][2](two, w, out[1], n);
         k->scaled_add[round](out[2], a, 0.3f, n);
         k->tangent_add[round](out[3], a, b, 0.3f, -0.7f, n);
         k->add_rounded[round](out[4], a, n);
@@ -197,15 +199,20 @@ static void check_each(enum round round, size_t n)
         k->blend[round](a, 0.3f, b, -0.7f, out[6], n);
         k->importance[round](a, b, 0.3f, out[7], n);
         k->fuse[round](a, b, a, 0.1f, out[8], n);
+        k->tangent[round][2](two, b, dots, w, out[9], n);
         for (size_t i = 0; i < n; i++) {
             assert_float_equal(out[0][i], r(round, a[i] / 0.3f), 0);
-            assert_float_equal(out[1][i], r(round, r(round, a[i] - b[i]) / 0.3f), 0);
+            assert_float_equal(out[1][i], r(round, 0 + r(round, a[i] * 0.3f) + r(round, b[i] * -0.7f)), 0);
             assert_float_equal(out[2][i], b[i] + r(round, a[i] * 0.3f), 0);
             assert_float_equal(out[3][i], b[i] + r(round, r(round, a[i] - r(round, 0.3f * b[i])) * -0.7f), 0);
             assert_float_equal(out[4][i], r(round, b[i] + a[i]), 0);
             assert_float_equal(out[5][i], r(round, 0.3f * a[i] + -0.7f * b[i]), 0);
             assert_float_equal(out[6][i], r(round, r(round, 0.3f * a[i]) + r(round, -0.7f * b[i])), 0);
             assert_float_equal(out[7][i], r(round, fabsf(r(round, a[i] - b[i])) * 0.3f), 0);
+            assert_float_equal(out[9][i],
+                               r(round, 0 + r(round, r(round, a[i] - r(round, 0.4f * b[i])) * 0.3f) +
+                                            r(round, r(round, b[i] - r(round, -0.2f * b[i])) * -0.7f)),
+                               0);
             assert_float_equal(out[8][i], a[i] >= 0.1f ? b[i] + r(round, a[i] - b[i]) : b[i], 0);
         }
         if (s == 0)

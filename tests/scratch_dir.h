@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <sys/stat.h>
@@ -31,6 +32,19 @@ static inline int scratch_remove(const char *path, const struct stat *st, int ty
     (void)type;
     (void)ftw;
     return remove(path);
+}
+
+/* How many descriptors the process has open, and a few more. */
+static inline size_t scratch_descriptors(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    size_t n = 0;
+
+    assert_non_null(dir);
+    while (readdir(dir))
+        n++;
+    closedir(dir);
+    return n;
 }
 
 static inline int scratch_teardown(void **state)

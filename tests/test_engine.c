@@ -2,7 +2,6 @@
 
 #include "fixture.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -417,35 +416,21 @@ static void test_where_models_are_looked_for(void **state)
     report_fini(&report);
 }
 
-/* A variant's file differs from the model's where the changed weight is in it, and is the same in any
- * spelling. */
-static size_t n_descriptors(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    size_t n = 0;
-
-    assert_non_null(dir);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
-}
-
 /* An engine goes on without the files of models that are closed: they may be large, and deleted. */
 static void test_files_of_closed_models(void **state)
 {
     struct meld_options options = {.config = scratch_path("m.yml")};
     struct meld *meld = open_with(0, 2), *again;
     struct report report = {0};
-    size_t first = n_descriptors(), before;
+    size_t first = scratch_descriptors(), before;
 
     (void)state;
     assert_int_equal(meld_open(engine, &options, &again, &report), 0);
-    assert_int_equal(n_descriptors(), first);
+    assert_int_equal(scratch_descriptors(), first);
     meld_close(meld);
-    assert_int_equal(n_descriptors(), first);
+    assert_int_equal(scratch_descriptors(), first);
     meld_close(again);
-    before = n_descriptors();
+    before = scratch_descriptors();
     if (before + 4 > first) /* weights of three models, and a tokenizer */
         fail_msg("%zu descriptors, and %zu while a model was open", before, first);
     meld_engine_free(engine);
@@ -453,6 +438,8 @@ static void test_files_of_closed_models(void **state)
     report_fini(&report);
 }
 
+/* A variant's file differs from the model's where the changed weight is in it, and is the same in any
+ * spelling. */
 static void test_variant(void **state)
 {
     struct meld *meld = open_with(0, 2), *variant, *again;

@@ -3,7 +3,6 @@
 #include "fixture.h"
 #include "side_files.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <unistd.h>
 
@@ -107,18 +106,6 @@ static void test_changes(void **state)
     changed_by(remove_side_file);
 }
 
-static size_t n_descriptors(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    size_t n = 0;
-
-    assert_non_null(dir);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
-}
-
 /* More side files than a model may have; false: no more. */
 static void put_many(bool there)
 {
@@ -144,11 +131,11 @@ static void test_listing_that_fails(void **state)
     (void)state;
     put_many(true);
     assert_int_equal(models_open(models, scratch_path("m"), "m", false, &model, &err), 0);
-    before = n_descriptors();
+    before = scratch_descriptors();
     for (int i = 0; i < 3; i++) {
         assert_int_not_equal(model_list_files(model, &err), 0);
         assert_int_equal(model->n_files, 0);
-        assert_int_equal(n_descriptors(), before);
+        assert_int_equal(scratch_descriptors(), before);
     }
     put_many(false);
     assert_int_equal(model_list_files(model, &err), 0);

@@ -1,6 +1,5 @@
 #include "stat_store.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -545,29 +544,17 @@ static void others_do_not_take_away(void **state)
     stat_store_close(reader);
 }
 
-static size_t n_open_files(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    size_t n = 0;
-
-    assert_non_null(dir);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
-}
-
 static void descriptors_are_few_and_closed(void **state)
 {
-    size_t before = n_open_files();
+    size_t before = scratch_descriptors();
     struct stat_store *store = open_store("s", 4 * MIB);
 
     (void)state;
     for (uint64_t i = 0; i < 500; i++)
         put(store, i, 200000);
-    assert_in_range(n_open_files(), before, before + STAT_FILES + 2);
+    assert_in_range(scratch_descriptors(), before, before + STAT_FILES + 2);
     stat_store_close(store);
-    assert_int_equal(n_open_files(), before);
+    assert_int_equal(scratch_descriptors(), before);
 }
 
 static void a_folder_that_is_moved_is_written_on(void **state)

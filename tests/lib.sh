@@ -1,4 +1,4 @@
-# Shared by tests/run.sh and configs/demo.sh: what is missing is installed, the rest is left alone.
+# Shared by tests/run.sh and the commands in configs/: what is missing is installed, the rest is left alone.
 # shellcheck shell=bash
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/meldfs-tests

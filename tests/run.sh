@@ -47,7 +47,8 @@ pytest() {
     local folder=$1
     shift
     python || return 1
-    MELDFS=$folder/fs/meldfs MELDFS_BUILD=$folder PYTHONDONTWRITEBYTECODE=1 \
+    # A thread of torch that waits by spinning takes the core that the daemon wants.
+    MELDFS=$folder/fs/meldfs MELDFS_BUILD=$folder PYTHONDONTWRITEBYTECODE=1 OMP_WAIT_POLICY=passive \
         "$PYTHON" -m pytest -c "$top/tests/pytest.ini" --basetemp "$scratch/pytest" "$@" "${PYTEST[@]}"
 }
 

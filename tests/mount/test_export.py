@@ -29,7 +29,7 @@ def interrupt(recipe, out) -> str:
         shutil.rmtree(out, ignore_errors=True)
         process = start(recipe, out, "-o", "threads=1")
         meld.until(lambda: process.poll() is not None or (out / f".{WEIGHTS}.partial").exists(), "the first file")
-        time.sleep(attempt % 20 * 0.001)
+        time.sleep(0.0005 * 1.04**attempt)  # how long there is a middle depends on machine and build
         process.send_signal(signal.SIGINT)
         text = process.communicate(timeout=meld.PATIENCE)[1]
         if process.returncode == 1 and out.exists():

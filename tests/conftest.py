@@ -2,6 +2,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import signal
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "golden")]
 os.environ["HF_HUB_OFFLINE"] = "1"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with it ignored
 
 import meld
 

@@ -69,10 +69,10 @@ struct kernels {
      */
     void (*linear_bf16[TASK_FUSED + 1])(const void *const *x, const real *w, const real *divisor, void *out,
                                         size_t n);
-    /* delta, squares, dot_quotients and mix of packed BF16, which mix packs too. NULL for float64. */
+    /* delta, squares, dot and mix of packed BF16, which mix packs too. NULL for float64. */
     void (*delta_bf16)(const void *x, const void *base, real *out, size_t n);
     double (*squares_bf16)(const void *x, size_t n);
-    double (*dot_quotients_bf16)(const void *a, real na, const void *b, real nb, size_t n);
+    double (*dot_bf16)(const void *a, const void *b, size_t n);
     void (*mix_bf16)(const void *a, real ca, const void *b, real cb, void *out, size_t n);
     /* Pruned task vectors and what is made of them (kernel_task.h). out = r(x - base) */
     void (*delta[ROUND_COUNT])(const real *x, const real *base, real *out, size_t n);
@@ -132,8 +132,6 @@ struct kernels {
     /* sum x^2; sum a b: products are exact */
     double (*squares)(const real *x, size_t n);
     double (*dot)(const real *a, const real *b, size_t n);
-    /* sum (a/na) (b/nb) of float32 quotients, products exact */
-    double (*dot_quotients)(const real *a, real na, const real *b, real nb, size_t n);
     /* sum r(a b) */
     double (*dot_rounded[ROUND_COUNT])(const real *a, const real *b, size_t n);
     /* sum r(r(a/na) r(b/nb)) */

@@ -38,11 +38,6 @@ static double dot(const real *a, const real *b, size_t n)
     RETURN_SUM(n, (double)a[i] * (double)b[i]);
 }
 
-static double dot_quotients(const real *a, real na, const real *b, real nb, size_t n)
-{
-    RETURN_SUM(n, (double)(a[i] / na) * (double)(b[i] / nb));
-}
-
 #ifndef REAL_F64
 static double squares_bf16(const void *packed, size_t n)
 {
@@ -51,11 +46,11 @@ static double squares_bf16(const void *packed, size_t n)
     RETURN_SUM(n, (double)from_bf16(x[i]) * (double)from_bf16(x[i]));
 }
 
-static double dot_quotients_bf16(const void *packed_a, float na, const void *packed_b, float nb, size_t n)
+static double dot_bf16(const void *packed_a, const void *packed_b, size_t n)
 {
     const u16_packed *a = packed_a, *b = packed_b;
 
-    RETURN_SUM(n, (double)(from_bf16(a[i]) / na) * (double)(from_bf16(b[i]) / nb));
+    RETURN_SUM(n, (double)from_bf16(a[i]) * (double)from_bf16(b[i]));
 }
 #endif
 

@@ -603,7 +603,7 @@ const struct kernels SET(KERNEL_ISA) = {
     .consensus_bf16 = {NULL, consensus_bf16_1, consensus_bf16_2, consensus_bf16_3, consensus_bf16_4},
     .sum_bf16 = {NULL, sum_bf16_1, sum_bf16_2, sum_bf16_3, sum_bf16_4},
     .squares_bf16 = squares_bf16,
-    .dot_quotients_bf16 = dot_quotients_bf16,
+    .dot_bf16 = dot_bf16,
     .mix_bf16 = mix_of_bf16,
 #endif
     .settle = ENTRIES(settle),
@@ -633,7 +633,6 @@ const struct kernels SET(KERNEL_ISA) = {
     .nearswap = ENTRIES(nearswap),
     .squares = squares,
     .dot = dot,
-    .dot_quotients = dot_quotients,
     .dot_rounded = ENTRIES(dot_rounded),
     .dot_units = ENTRIES(dot_units),
     .quotient = ENTRIES(quotient),

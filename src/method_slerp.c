@@ -1,6 +1,6 @@
 /* slerp: from the base, t = 0, to the donor, t = 1, along the great circle.
  *
- *     na, nb = norms, 1 where not above 1e-8; dot = clamp(sum (a/na) (b/nb))
+ *     na, nb = norms, 1 where not above 1e-8; dot = clamp(sum a b / (na nb))
  *     |dot| > 0.9995: ca = 1 - t, cb = t; else ca = sin((1-t) A) / sin A, cb = sin(t A) / sin A, A =
  * acos(dot) out = r(ca a + cb b)
  *
@@ -29,22 +29,32 @@ static unsigned donor_of(const struct merge *merge)
     return norm_donor(merge, 0);
 }
 
-static size_t norms_size(const struct merge *merge)
+static size_t gram_size(const struct merge *merge)
 {
     (void)merge;
-    return 2 * sizeof(double);
+    return 3 * sizeof(double);
 }
 
-static void add_norms(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                      void *acc)
+static void add_packed(const struct kernels *kernels, const void *a, const void *b, size_t n, double *sum)
+{
+    sum[0] += kernels->squares_bf16(a, n);
+    sum[1] += kernels->dot_bf16(a, b, n);
+    sum[2] += kernels->squares_bf16(b, n);
+}
+
+static void add_gram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                     void *acc)
 {
     unsigned a = (unsigned)merge->base, b = donor_of(merge);
     double *sum = acc;
 
-    sum[0] += tile->packed ? kernels->squares_bf16(tile->packed[a], tile->n)
-                           : kernels->squares(tile->in[a], tile->n);
-    sum[1] += tile->packed ? kernels->squares_bf16(tile->packed[b], tile->n)
-                           : kernels->squares(tile->in[b], tile->n);
+    if (tile->packed) {
+        add_packed(kernels, tile->packed[a], tile->packed[b], tile->n, sum);
+        return;
+    }
+    sum[0] += kernels->squares(tile->in[a], tile->n);
+    sum[1] += kernels->dot(tile->in[a], tile->in[b], tile->n);
+    sum[2] += kernels->squares(tile->in[b], tile->n);
 }
 
 static real norm_of(double square)
@@ -54,38 +64,21 @@ static real norm_of(double square)
     return norm > (real)1e-8 ? norm : 1;
 }
 
-static void finish_norms(const struct merge *merge, void *state, const struct blocks *blocks)
-{
-    struct state *s = state;
-
-    (void)merge;
-    s->na = norm_of(blocks_sum(blocks, 0));
-    s->nb = norm_of(blocks_sum(blocks, 1));
-}
-
-static void add_dot(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                    void *acc)
-{
-    const struct state *s = tile->stats;
-    unsigned a = (unsigned)merge->base, b = donor_of(merge);
-    double *sum = acc;
-
-    *sum += tile->packed
-                ? kernels->dot_quotients_bf16(tile->packed[a], s->na, tile->packed[b], s->nb, tile->n)
-                : kernels->dot_quotients(tile->in[a], s->na, tile->in[b], s->nb, tile->n);
-}
-
 static real sine(real x)
 {
     return (real)scalar_sin((double)x);
 }
 
-static void finish_dot(const struct merge *merge, void *state, const struct blocks *blocks)
+/* The dot of the units follows from that of the inputs: no second pass for it. */
+static void finish_gram(const struct merge *merge, void *state, const struct blocks *blocks)
 {
     struct state *s = state;
+    double aa = blocks_sum(blocks, 0), ab = blocks_sum(blocks, 1), bb = blocks_sum(blocks, 2);
 
     (void)merge;
-    s->dot = norm_at_most(norm_at_least((real)blocks_sum(blocks, 0), -1), 1);
+    s->na = norm_of(aa);
+    s->nb = norm_of(bb);
+    s->dot = norm_at_most(norm_at_least((real)(ab / ((double)s->na * (double)s->nb)), -1), 1);
 }
 
 static void set_coefs(const struct merge *merge, struct state *s)
@@ -102,24 +95,7 @@ static void set_coefs(const struct merge *merge, struct state *s)
 
 /* ---- exactly */
 
-static size_t gram_size(const struct merge *merge)
-{
-    (void)merge;
-    return 3 * sizeof(double);
-}
-
-static void add_gram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                     void *acc)
-{
-    const real *a = tile->in[merge->base], *b = tile->in[donor_of(merge)];
-    double *sum = acc;
-
-    sum[0] += kernels->squares(a, tile->n);
-    sum[1] += kernels->dot(a, b, tile->n);
-    sum[2] += kernels->squares(b, tile->n);
-}
-
-static void finish_gram(const struct merge *merge, void *state, const struct blocks *blocks)
+static void finish_exact(const struct merge *merge, void *state, const struct blocks *blocks)
 {
     struct state *s = state;
     double na = sqrt(blocks_sum(blocks, 0)), nb = sqrt(blocks_sum(blocks, 2));
@@ -144,17 +120,13 @@ static void settle(const struct merge *merge, void *state)
 
 static const struct pass *next(const struct merge *merge, const void *state, unsigned n_done)
 {
-    static const struct pass passes[] =
-        {
-            {.acc_size = norms_size, .add = add_norms, .finish = finish_norms},
-            {.acc_size = norms_size, .add = add_dot, .finish = finish_dot},
-        },
-                             exact = {.acc_size = gram_size, .add = add_gram, .finish = finish_gram};
+    static const struct pass rounded = {.acc_size = gram_size, .add = add_gram, .finish = finish_gram},
+                             exact = {.acc_size = gram_size, .add = add_gram, .finish = finish_exact};
 
     (void)state;
-    if (norm_is_exact(merge))
-        return n_done == 0 ? &exact : NULL;
-    return n_done < 2 ? &passes[n_done] : NULL;
+    if (n_done > 0)
+        return NULL;
+    return norm_is_exact(merge) ? &exact : &rounded;
 }
 
 static void run(const struct merge *merge, const struct kernels *kernels, const struct tile *tile)

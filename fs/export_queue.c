@@ -5,8 +5,9 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "timed_wait.h"
 
 #define PIECE ((uint64_t)1 << 20) /* aligned in the file, as the cache's pieces are */
 #define COPY (8 * PIECE)          /* so much does the kernel copy at a time: some milliseconds */
@@ -179,13 +180,7 @@ static void piece_done(void *arg, int status, const struct iovec *iov, int n_iov
 /* With the lock held: wait for a change, or a tick. */
 static void wait_tick(struct queue *queue)
 {
-    struct timespec until;
-
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += TICK_NS;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_clockwait(&queue->changed, &queue->lock, CLOCK_MONOTONIC, &until);
+    timed_wait(&queue->changed, &queue->lock, TICK_NS);
 }
 
 /* Until at most `limit` are in flight. 0, or the status of what failed meanwhile. */

@@ -6,9 +6,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cli.h"
+#include "timed_wait.h"
 
 #define LOOK_NS 20000000L             /* how often the thread looks what is new */
 #define ANNOUNCE ((uint64_t)16 << 20) /* bytes that are given to the disk at once */
@@ -77,16 +77,11 @@ static void look(struct syncer *syncer, bool last)
 
 static bool wait_to_look(struct syncer *syncer)
 {
-    struct timespec until;
     bool stopping;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += LOOK_NS;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     pthread_mutex_lock(&syncer->lock);
     if (!syncer->stopping)
-        pthread_cond_clockwait(&syncer->changed, &syncer->lock, CLOCK_MONOTONIC, &until);
+        timed_wait(&syncer->changed, &syncer->lock, LOOK_NS);
     stopping = syncer->stopping;
     pthread_mutex_unlock(&syncer->lock);
     return !stopping;

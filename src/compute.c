@@ -56,31 +56,33 @@ static int visit_tiles(const struct tiles_job *job, struct err *err)
     return ret ? err_prefix(err, ret, "tensor %s", job->recipe->merge.name) : 0;
 }
 
+static struct tiles_job visit_job(const struct recipe *recipe, const void *state, uint64_t first, uint64_t n,
+                                  tile_visit *visit, void *arg, struct scratch *scratch)
+{
+    return (struct tiles_job){.recipe = recipe,
+                              .first = first,
+                              .end = first + n,
+                              .state = state,
+                              .visit = visit,
+                              .arg = arg,
+                              .scratch = scratch};
+}
+
 int recipe_visit(const struct recipe *recipe, const void *state, uint64_t first, uint64_t n,
                  tile_visit *visit, void *arg, struct scratch *scratch, struct err *err)
 {
-    return visit_tiles(&(struct tiles_job){.recipe = recipe,
-                                           .first = first,
-                                           .end = first + n,
-                                           .state = state,
-                                           .visit = visit,
-                                           .arg = arg,
-                                           .scratch = scratch},
-                       err);
+    struct tiles_job job = visit_job(recipe, state, first, n, visit, arg, scratch);
+
+    return visit_tiles(&job, err);
 }
 
 int recipe_pass(const struct recipe *recipe, const void *state, uint64_t first, uint64_t n, tile_visit *visit,
                 void *arg, struct scratch *scratch, struct err *err)
 {
-    return visit_tiles(&(struct tiles_job){.recipe = recipe,
-                                           .first = first,
-                                           .end = first + n,
-                                           .state = state,
-                                           .visit = visit,
-                                           .arg = arg,
-                                           .scratch = scratch,
-                                           .as_stored = recipe->merge.method->stats->takes_packed},
-                       err);
+    struct tiles_job job = visit_job(recipe, state, first, n, visit, arg, scratch);
+
+    job.as_stored = recipe->merge.method->stats->takes_packed;
+    return visit_tiles(&job, err);
 }
 
 static const char *feed_name(const struct feed *feed)

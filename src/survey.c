@@ -4,10 +4,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "stats.h"
 #include "survey_sums.h"
+#include "timed_wait.h"
 
 enum {
     CHUNK = 64 * 1024, /* elements that are looked at at a time */
@@ -398,8 +398,6 @@ static int list_subjects(struct sweep *sweep, struct survey *survey)
 /* Wait until the lanes have ended, telling how far they are: once at least, so that whoever asks can stop. */
 static void wait_for_lanes(struct sweep *sweep, meld_progress *progress, void *arg)
 {
-    struct timespec until;
-
     pthread_mutex_lock(&sweep->lock);
     do {
         uint64_t done = sweep->done;
@@ -407,14 +405,10 @@ static void wait_for_lanes(struct sweep *sweep, meld_progress *progress, void *a
         bool go_on = !progress || progress(arg, done, sweep->total);
         if (!go_on)
             stats_stop(sweep->stats);
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += TICK_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000L;
-        until.tv_nsec %= 1000000000L;
         pthread_mutex_lock(&sweep->lock);
         sweep->stopping = sweep->stopping || !go_on;
         if (sweep->n_lanes > 0)
-            pthread_cond_timedwait(&sweep->over, &sweep->lock, &until);
+            timed_wait(&sweep->over, &sweep->lock, TICK_MS * 1000000L);
     } while (sweep->n_lanes > 0);
     pthread_mutex_unlock(&sweep->lock);
 }

@@ -19,7 +19,7 @@ static void add_method(struct digest *digest, const struct merge *merge, bool st
 
     digest_number(digest, merge->seed);
     add_values(digest, method, merge->shared, stats_only);
-    for (unsigned i = 0; i < merge->n_inputs; i++)
+    for (unsigned i = 0; method->n_params > 0 && i < merge->n_inputs; i++)
         add_values(digest, method, merge->per_input + i * method->n_params, stats_only);
 }
 

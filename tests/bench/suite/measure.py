@@ -138,10 +138,19 @@ def read_folder(folder: pathlib.Path) -> float:
 
 
 def warm(folder: pathlib.Path) -> None:
-    """Into the page cache; holes are left as they are."""
+    """Into the page cache from the disk, as for a user who did not write them just now: a read has the kernel take large
+    pages, a writer of small blocks leaves 4 KiB ones, which read at half the rate. Holes are left as they are."""
     for path in folder.glob("*/*.safetensors"):
         if path.stat().st_blocks * 512 > path.stat().st_size // 2:
+            write_back(path)
+            forget(path)
             read(path)
+
+
+def write_back(path: pathlib.Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ void meld_submit(struct meld *meld, size_t index, uint64_t off, size_t len, meld
 /* Somebody is expected to read these bytes, which the file has: their sources are announced to the kernel,
  * and statistics that they need are begun. True: none is missing. Never blocks. */
 bool meld_expect(struct meld *meld, size_t index, uint64_t off, size_t len);
-/* The same, and they are computed and kept; off is a multiple of MELD_PIECE, len at most that. done: gets no
+/* Compute and keep what was expected; off is a multiple of MELD_PIECE, len at most that. done: gets no
  * bytes; -EAGAIN where statistics are missing. What is copied from a source is not kept. */
 #define MELD_PIECE ((size_t)1 << 20)
 void meld_prefetch(struct meld *meld, size_t index, uint64_t off, size_t len, meld_done *done, void *arg);

@@ -228,6 +228,16 @@ static int find_tensors(struct range *range)
                        range->serve->stats, range->model->owner, &range->overlay);
 }
 
+/* Begin what is missing of the range's statistics; are all there? */
+static bool begin_statistics(const struct range *range)
+{
+    bool ready = true;
+
+    for (size_t i = range->first; i < range->end; i++)
+        ready &= stats_get(range->serve->stats, recipe_of(range, i), owner_of(range), NULL);
+    return ready;
+}
+
 static void start_range(struct range *range, void (*run)(struct task *, struct scratch *))
 {
     range->task.run = run;
@@ -238,9 +248,7 @@ static void start_range(struct range *range, void (*run)(struct task *, struct s
         pool_submit(range->serve->pool, &range->task);
         return;
     }
-    /* All are begun at once; then the first that is missing is waited for. */
-    for (size_t i = range->first; i < range->end; i++)
-        stats_get(range->serve->stats, recipe_of(range, i), owner_of(range), NULL);
+    begin_statistics(range); /* all at once; then the first that is missing is waited for */
     range->tensor = range->first;
     submit_when_ready(range);
 }
@@ -570,27 +578,29 @@ static void announce_tensor(const struct recipe *recipe, uint64_t off, uint64_t 
     }
 }
 
-static bool expect_tensor(const struct range *range, size_t tensor)
+static void announce(const struct range *range)
 {
     const struct vfile *file = file_of(range);
-    uint64_t begin = file->begin[tensor], end = begin + file->tensors[tensor]->st.len;
-    uint64_t from = range->off > begin ? range->off : begin, to = range->off + range->len;
+    uint64_t to = range->off + range->len;
 
-    announce_tensor(recipe_of(range, tensor), from - begin, (to < end ? to : end) - from);
-    return stats_get(range->serve->stats, recipe_of(range, tensor), owner_of(range), NULL);
+    if (file->kind == VFILE_SOURCE)
+        source_expect(file->source, range->off, range->len);
+    for (size_t i = range->first; i < range->end; i++) {
+        uint64_t begin = file->begin[i], end = begin + file->tensors[i]->st.len;
+        uint64_t from = range->off > begin ? range->off : begin;
+        announce_tensor(recipe_of(range, i), from - begin, (to < end ? to : end) - from);
+    }
 }
 
 bool serve_expect(struct serve *serve, struct served *model, size_t index, uint64_t off, size_t len)
 {
     struct range range = {.serve = serve, .model = model, .index = index, .off = off, .len = len};
-    bool ready = true;
+    bool ready;
 
     if (find_tensors(&range) != 0)
         return false;
-    if (file_of(&range)->kind == VFILE_SOURCE)
-        source_expect(file_of(&range)->source, off, len);
-    for (size_t i = range.first; i < range.end; i++)
-        ready &= expect_tensor(&range, i);
+    announce(&range);
+    ready = begin_statistics(&range);
     end_range(&range);
     return ready;
 }
@@ -611,9 +621,11 @@ void serve_prefetch(struct serve *serve, struct served *model, size_t index, uin
                     meld_done *done, void *arg)
 {
     const struct vfile *file = served_file(model, index);
-    bool ready = serve_expect(serve, model, index, off, len);
+    struct range range = {.serve = serve, .model = model, .index = index, .off = off, .len = len};
+    bool ready = find_tensors(&range) == 0 && begin_statistics(&range);
     struct request *request = NULL;
 
+    end_range(&range);
     if (ready && file->kind == VFILE_SHARD && !is_copy(model, file, off, len))
         request = calloc(1, sizeof(*request));
     if (!request) {
@@ -621,7 +633,7 @@ void serve_prefetch(struct serve *serve, struct served *model, size_t index, uin
         return;
     }
     keeper_hold(model->owner);
-    request->range = (struct range){.serve = serve, .model = model, .index = index, .off = off, .len = len};
+    request->range = range;
     request->done = done;
     request->arg = arg;
     request->waiter =

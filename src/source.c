@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -199,9 +200,19 @@ static void give_back(const struct source *source, int fd)
         close(fd);
 }
 
+static bool is_cached(int fd, uint64_t off)
+{
+    char byte;
+    struct iovec iov = {&byte, 1};
+
+    return preadv2(fd, &iov, 1, (off_t)off, RWF_NOWAIT) == 1;
+}
+
+/* The kernel looks for each page of what is announced, a cost where all of it is there. Files come into the
+ * page cache from the front, so the last byte tells. */
 void source_expect(const struct source *source, uint64_t off, uint64_t len)
 {
-    if (source->fd >= 0)
+    if (source->fd >= 0 && len > 0 && !is_cached(source->fd, off + len - 1))
         posix_fadvise(source->fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
 }
 

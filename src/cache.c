@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 enum { SLOTS_MIN = 4 }; /* that are never lent */
+enum { TOUCHES = 512 }; /* that are remembered, but for those whose places collide */
 
 enum state { FREE, FILLING, PRESENT };
 
@@ -29,6 +30,7 @@ struct cache {
     size_t limit;         /* slots that may be used now */
     struct entry *entries, **buckets;
     struct entry *free_list, *newest, *oldest;
+    struct cache_key touched[TOUCHES];
     struct cache_waiter *starved, **starved_tail; /* found no slot, first come first served */
     bool serving;                                 /* someone is serving the starved */
     struct cache_stats stats;
@@ -90,18 +92,26 @@ static struct entry *entry_of(const struct cache *cache, const char *slot)
     return &cache->entries[(size_t)(slot - cache->slab) / PIECE];
 }
 
+static uint64_t hash_of(struct cache_key key)
+{
+    return ((key.piece + key.owner * 0xD1B54A32D192ED03u) * 0x9E3779B97F4A7C15u) >> 20;
+}
+
+static bool same(struct cache_key a, struct cache_key b)
+{
+    return a.owner == b.owner && a.piece == b.piece;
+}
+
 static struct entry **bucket_of(const struct cache *cache, struct cache_key key)
 {
-    uint64_t mixed = (key.piece + key.owner * 0xD1B54A32D192ED03u) * 0x9E3779B97F4A7C15u;
-
-    return &cache->buckets[(mixed >> 20) % cache->n];
+    return &cache->buckets[hash_of(key) % cache->n];
 }
 
 static struct entry *find(const struct cache *cache, struct cache_key key)
 {
     struct entry *entry = *bucket_of(cache, key);
 
-    while (entry && (entry->key.owner != key.owner || entry->key.piece != key.piece))
+    while (entry && !same(entry->key, key))
         entry = entry->chain;
     return entry;
 }
@@ -231,6 +241,19 @@ void cache_get(struct cache *cache, struct cache_waiter *waiter)
     action = admit(cache, waiter, &entry);
     pthread_mutex_unlock(&cache->lock);
     act(cache, action, waiter, entry);
+}
+
+bool cache_touch(struct cache *cache, struct cache_key key)
+{
+    struct cache_key *last = &cache->touched[hash_of(key) % TOUCHES];
+    bool worth;
+
+    pthread_mutex_lock(&cache->lock);
+    worth = same(*last, key) || find(cache, key);
+    *last = key;
+    cache->stats.misses += !worth;
+    pthread_mutex_unlock(&cache->lock);
+    return worth;
 }
 
 /* Give those who found no slot their turn, as far as slots go. One thread at a time does so, in a loop and

@@ -45,6 +45,9 @@ int cache_new(size_t bytes, cache_fill *fill, void *arg, struct cache **out, str
 void cache_free(struct cache *cache); /* no waiter, fill or pin may be left; NULL is fine */
 
 void cache_get(struct cache *cache, struct cache_waiter *waiter); /* waiter->key, ->ready set */
+/* For who wants little of a piece: is it worth cache_get, since it is there, or coming, or was touched
+ * lately? Else this is counted as a miss, and is a touch: what alone was asked for is cheaper. */
+bool cache_touch(struct cache *cache, struct cache_key key);
 void cache_filled(struct cache *cache, char *slot, int status, const struct err *err);
 void cache_unpin(struct cache *cache, const char *data);
 /* The same, by who has handed on the whole piece and does not expect it to be asked for again: its slot is

@@ -10,8 +10,9 @@
 #include "pool.h"
 #include "stats.h"
 
-/* With fewer slots than this a small read must not cost a whole piece. */
-enum { FEW_SLOTS = 16 };
+/* A read of at most SMALL bytes costs no whole piece where nothing else of that was asked for lately, and
+ * never with fewer slots than this. */
+enum { FEW_SLOTS = 16, SMALL = PIECE / 4 };
 /* Statistics that nobody uses at the moment may hold one in so many bytes of the cache. */
 enum { SPARE_SHARE = 8 };
 
@@ -344,7 +345,8 @@ static void give_buffer(struct serve *serve, struct buffer *buffer)
     pthread_mutex_unlock(&serve->lock);
 }
 
-/* What is not cached: side files, copied tensors, small reads with a small cache. As many buffers as workers.
+/* What is not cached: side files, copied tensors, small reads elsewhere than the ones before. As many buffers
+ * as workers.
  */
 static void run_direct(struct task *task, struct scratch *scratch)
 {
@@ -502,13 +504,27 @@ static bool is_copy(const struct served *model, const struct vfile *file, uint64
     return true;
 }
 
-static bool is_direct(const struct serve *serve, const struct served *model, const struct vfile *file,
-                      uint64_t off, size_t len)
+static bool within_piece(uint64_t off, size_t len)
 {
+    return off / PIECE == (off + len - 1) / PIECE;
+}
+
+/* Is only what is asked for computed, and not kept? */
+static bool is_direct(const struct range *range)
+{
+    const struct serve *serve = range->serve;
+    const struct vfile *file = file_of(range);
+    uint64_t off = range->off;
+    size_t len = range->len;
+
     if (len > PIECE)
         return false;
-    return file->kind == VFILE_SOURCE || (serve->few_slots && len <= PIECE / 4) ||
-           is_copy(model, file, off, len);
+    if (file->kind == VFILE_SOURCE || is_copy(range->model, file, off, len))
+        return true;
+    if (len > SMALL)
+        return false;
+    return serve->few_slots ||
+           (within_piece(off, len) && !cache_touch(serve->cache, key_of(range, off / PIECE)));
 }
 
 /* What statistics hold is taken from the cache, so that both together stay within its size. */
@@ -551,9 +567,9 @@ void serve_submit(struct serve *serve, struct served *model, size_t index, uint6
     request->done = done;
     request->arg = arg;
     share_memory(serve);
-    if (is_direct(serve, model, file, off, len)) {
+    if (is_direct(&request->range)) {
         start_range(&request->range, run_direct);
-    } else if (off / PIECE == (off + len - 1) / PIECE) {
+    } else if (within_piece(off, len)) {
         request->waiter =
             (struct cache_waiter){.ready = piece_ready, .key = key_of(&request->range, off / PIECE)};
         cache_get(serve->cache, &request->waiter);

@@ -324,6 +324,24 @@ static void test_storm(void **state)
     cache_free(storm.cache);
 }
 
+static void test_touches(void **state)
+{
+    struct bench b;
+    struct cache_stats stats;
+
+    (void)state;
+    start(&b, 2);
+    load(&b, 5);
+    assert_true(cache_touch(b.cache, key_of(5)));
+    assert_false(cache_touch(b.cache, key_of(7)));
+    assert_false(cache_touch(b.cache, key_of(8)));
+    assert_true(cache_touch(b.cache, key_of(7)));
+    cache_stats(b.cache, &stats);
+    assert_int_equal(stats.misses, 1 + 2);
+    assert_int_equal(stats.used, 1);
+    cache_free(b.cache);
+}
+
 static void test_too_large(void **state)
 {
     struct cache *cache;
@@ -345,6 +363,7 @@ int main(void)
         cmocka_unit_test(test_memory_that_is_lent),
         cmocka_unit_test(test_a_failed_fill_leaves_nothing),
         cmocka_unit_test(test_storm),
+        cmocka_unit_test(test_touches),
         cmocka_unit_test(test_too_large),
     };
 

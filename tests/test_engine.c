@@ -823,6 +823,34 @@ static void test_what_is_computed_ahead_is_found(void **state)
     free(ahead);
 }
 
+/* Bytes computed for one read of a page. */
+static uint64_t cost_of(struct meld *meld, size_t index, uint64_t off)
+{
+    struct meld_counters before, after;
+    char page[4096];
+    struct err err;
+
+    meld_counters(engine, &before);
+    assert_int_equal(meld_read(meld, index, off, page, sizeof(page), &err), sizeof(page));
+    meld_counters(engine, &after);
+    return after.bytes_computed - before.bytes_computed;
+}
+
+static void test_a_page_costs_a_page_and_its_neighbour_a_piece(void **state)
+{
+    struct meld *meld = open_with((size_t)32 << 20, 1);
+    size_t index = (size_t)meld_find(meld, "model.safetensors");
+    uint64_t inside = MELD_PIECE;
+    (void)state;
+
+    assert_true(meld_file(meld, index)->size >= 3 * MELD_PIECE);
+    assert_int_equal(cost_of(meld, index, inside), 4096);
+    assert_int_equal(cost_of(meld, index, inside + MELD_PIECE), 4096);
+    assert_int_equal(cost_of(meld, index, inside + 8192), MELD_PIECE);
+    assert_int_equal(cost_of(meld, index, inside + 65536), 0);
+    shut(meld);
+}
+
 static void test_statistics_are_only_begun(void **state)
 {
     struct meld *meld;
@@ -859,6 +887,7 @@ int main(void)
         cmocka_unit_test(test_idle_donors_of_two_types),
         cmocka_unit_test(test_closed_while_read),
         cmocka_unit_test(test_what_is_computed_ahead_is_found),
+        cmocka_unit_test(test_a_page_costs_a_page_and_its_neighbour_a_piece),
         cmocka_unit_test(test_statistics_are_only_begun),
         cmocka_unit_test(test_a_flood_with_few_slots),
         cmocka_unit_test(test_closing_answers_what_was_asked),

@@ -389,7 +389,7 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 }
 
 /* Once a reader has read enough of a model to tell. */
-static void tell_idle(const struct ops *ops, const struct meld *meld)
+static void tell_idle(const struct ops *ops, struct meld *meld)
 {
     struct meld_idle idle[MAX_TOLD];
     size_t n = meld_idle_donors(meld, idle, MAX_TOLD);

@@ -270,7 +270,7 @@ struct timespec recipes_changed(struct recipes *recipes)
 }
 
 /* With the lock held. */
-static void describe_idle(const struct meld *meld, FILE *out)
+static void describe_idle(struct meld *meld, FILE *out)
 {
     struct meld_idle idle[MAX_TOLD];
     size_t n = meld_idle_donors(meld, idle, MAX_TOLD);
@@ -281,7 +281,7 @@ static void describe_idle(const struct meld *meld, FILE *out)
 
 static void describe(const struct recipe *recipe, FILE *out)
 {
-    const struct meld *meld = recipe->current ? recipe->current->models[0].meld : NULL;
+    struct meld *meld = recipe->current ? recipe->current->models[0].meld : NULL;
 
     if (meld)
         fprintf(out,

@@ -133,3 +133,12 @@ void arena_fini(struct arena *arena)
     }
     *arena = (struct arena){0};
 }
+
+size_t arena_held(const struct arena *arena)
+{
+    size_t bytes = 0;
+
+    for (const struct arena_block *block = arena->head; block; block = block->next)
+        bytes += sizeof(*block) + block->size;
+    return bytes;
+}

@@ -18,6 +18,7 @@ char *arena_strndup(struct arena *arena, const char *text, size_t len);
 char *arena_strdup(struct arena *arena, const char *text);
 char *arena_printf(struct arena *arena, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void arena_fini(struct arena *arena);
+size_t arena_held(const struct arena *arena); /* bytes, with what is not handed out yet */
 
 /* Grow an array by one: *list has room for *n elements whenever *n is a power of two or below it.
  * Returns the new, zeroed element, or NULL; the old array stays valid then. */

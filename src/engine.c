@@ -24,6 +24,7 @@ static void engine_drop(struct keeper *keeper)
 {
     struct meld_engine *engine = (struct meld_engine *)keeper;
 
+    plans_fini(&engine->plans);
     serve_free(engine->serve);
     stat_store_close(engine->store);
     models_free(engine->models);
@@ -48,6 +49,7 @@ int meld_engine_new(const struct meld_engine_options *options, struct meld_engin
         .stats_dir = options->stats_dir ? strdup(options->stats_dir) : NULL,
     };
     pthread_mutex_init(&engine->planning, NULL);
+    plans_init(&engine->plans, options->plan_bytes);
     if (engine->models && (engine->stats_dir || !options->stats_dir))
         return 0;
     meld_engine_free(engine);
@@ -64,7 +66,9 @@ struct stat_store *engine_store(struct meld_engine *engine)
 
 int meld_engine_start(struct meld_engine *engine, struct err *err)
 {
-    return serve_new(engine->cache_bytes, engine->n_threads, engine_store(engine), &engine->serve, err);
+    int status = serve_new(engine->cache_bytes, engine->n_threads, engine_store(engine), &engine->serve, err);
+
+    return status ? status : plans_start(&engine->plans, err);
 }
 
 const char *meld_engine_problem(const struct meld_engine *engine)
@@ -74,6 +78,7 @@ const char *meld_engine_problem(const struct meld_engine *engine)
 
 void meld_engine_stop(struct meld_engine *engine)
 {
+    plans_stop(&engine->plans);
     serve_stop(engine->serve);
 }
 
@@ -81,6 +86,7 @@ void meld_engine_free(struct meld_engine *engine)
 {
     if (!engine)
         return;
+    plans_end(&engine->plans); /* it may submit */
     serve_end(engine->serve);
     keeper_drop(&engine->keeper);
 }
@@ -90,77 +96,5 @@ void meld_counters(struct meld_engine *engine, struct meld_counters *counters)
     *counters = (struct meld_counters){0};
     if (engine->serve)
         serve_counters(engine->serve, counters);
-}
-
-void meld_submit(struct meld *meld, size_t index, uint64_t off, size_t len, meld_done *done, void *arg)
-{
-    serve_submit(meld->engine->serve, &meld->served, index, off, len, done, arg);
-}
-
-bool meld_expect(struct meld *meld, size_t index, uint64_t off, size_t len)
-{
-    return serve_expect(meld->engine->serve, &meld->served, index, off, len);
-}
-
-void meld_prefetch(struct meld *meld, size_t index, uint64_t off, size_t len, meld_done *done, void *arg)
-{
-    serve_prefetch(meld->engine->serve, &meld->served, index, off, len, done, arg);
-}
-
-/* One wait for one submit. */
-struct wait {
-    pthread_mutex_t lock;
-    pthread_cond_t woken;
-    bool over;
-    int status;
-    char *buf;
-    size_t len; /* bytes received */
-    struct err *err;
-};
-
-static void wake(void *arg, int status, const struct iovec *iov, int n_iov, const struct err *err)
-{
-    struct wait *wait = arg;
-
-    for (int i = 0; i < n_iov; i++) {
-        memcpy(wait->buf + wait->len, iov[i].iov_base, iov[i].iov_len);
-        wait->len += iov[i].iov_len;
-    }
-    if (status && wait->err && err)
-        *wait->err = *err;
-    pthread_mutex_lock(&wait->lock);
-    wait->status = status;
-    wait->over = true;
-    pthread_cond_signal(&wait->woken);
-    pthread_mutex_unlock(&wait->lock);
-}
-
-static int read_part(struct meld *meld, size_t index, uint64_t off, size_t len, struct wait *wait)
-{
-    wait->over = false;
-    meld_submit(meld, index, off, len, wake, wait);
-    pthread_mutex_lock(&wait->lock);
-    while (!wait->over)
-        pthread_cond_wait(&wait->woken, &wait->lock);
-    pthread_mutex_unlock(&wait->lock);
-    return wait->status;
-}
-
-ssize_t meld_read(struct meld *meld, size_t index, uint64_t off, void *buf, size_t len, struct err *err)
-{
-    struct wait wait = {.buf = buf, .err = err};
-    size_t asked;
-    int status;
-
-    pthread_mutex_init(&wait.lock, NULL);
-    pthread_cond_init(&wait.woken, NULL);
-    do {
-        size_t before = wait.len;
-        asked = len - before < MELD_READ_MAX ? len - before : MELD_READ_MAX;
-        status = read_part(meld, index, off + before, asked, &wait);
-        asked -= wait.len - before;
-    } while (status == 0 && asked == 0 && wait.len < len);
-    pthread_cond_destroy(&wait.woken);
-    pthread_mutex_destroy(&wait.lock);
-    return status ? status : (ssize_t)wait.len;
+    plans_counters(&engine->plans, counters);
 }

@@ -1,4 +1,4 @@
-/* What engine.c and opened.c share: the engine, and models opened in it. */
+/* The engine, as what belongs to libmeld sees it. */
 #ifndef ENGINE_H
 #define ENGINE_H
 
@@ -6,6 +6,7 @@
 
 #include "keeper.h"
 #include "meld.h"
+#include "plans.h"
 #include "serve.h"
 
 struct meld_engine {
@@ -19,34 +20,8 @@ struct meld_engine {
     struct models *models;
     pthread_mutex_t planning;   /* one plan at a time: it may list a shared model's side files */
     atomic_uint_fast64_t n_ids; /* models so far */
+    struct plans plans;
 };
-
-struct meld {
-    struct keeper keeper; /* first member; not a document's: its file's result is kept for it */
-    struct served served;
-    struct meld_engine *engine; /* held */
-    struct meld *of;            /* of a variant: held; of a document: the result, not held */
-    const struct plan *plan;
-    struct meld_file *files; /* as the layout's */
-    uint64_t fingerprint;
-    struct timespec mtime;
-    char *recipe; /* of a variant; else NULL: the file's text */
-
-    /* of a variant: */
-    struct variant *variant;
-
-    /* of a document or a result: */
-    struct layout *layout;
-
-    /* of a result: */
-    struct config *config;
-    struct plan_set *plans;
-    size_t n_documents;
-    struct meld *documents;
-};
-
-/* The model of the merge file's result. */
-struct meld *meld_result(struct meld *meld);
 
 unsigned engine_cpus(void);
 /* Opened when it is first asked for, which must be after the last fork; by one thread at a time. NULL: none.

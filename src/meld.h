@@ -39,6 +39,8 @@ struct meld_engine_options {
     unsigned n_threads; /* 0: as many as CPUs may be used */
     const char *
         stats_dir; /* folder where statistics are kept between runs, made if it is not there; NULL: nowhere */
+    size_t plan_bytes; /* that plans may hold before those that nobody has pinned, and that were not used for
+                          longest, are dropped; but for one. 0: none is */
 };
 
 int meld_engine_new(const struct meld_engine_options *options, struct meld_engine **out, struct err *err);
@@ -48,8 +50,8 @@ int meld_engine_start(struct meld_engine *engine, struct err *err);
 const char *meld_engine_problem(const struct meld_engine *engine);
 /* What was submitted, and what will be, ends soon, with -ECANCELED where it was not done. */
 void meld_engine_stop(struct meld_engine *engine);
-/* Waits for what was submitted and ends the threads. Of models that are still open only meld_close may be
- * called then. NULL is fine. */
+/* Waits for what was submitted and ends the threads. Of models that are still open only meld_unpin and
+ * meld_close may be called then. NULL is fine. */
 void meld_engine_free(struct meld_engine *engine);
 
 struct meld_options {
@@ -73,12 +75,31 @@ struct meld *meld_ref(struct meld *meld);
 /* One owner less; requests under way hold the model by themselves. NULL is fine. */
 void meld_close(struct meld *meld);
 
+/* A plan that was dropped is made again when it is needed, from what it was made from, and from sources that
+ * must still be the same. All that is said of files, the numbers, times and texts below stay known without
+ * it. Who needs bytes waits for it as for the bytes; what else needs it and must not wait says so with
+ * -EAGAIN.
+ *
+ * A pinned plan is not dropped, and if it was, not any more once it is made again. Of a file, its documents
+ * and variants it is one. Never blocks. */
+void meld_pin(struct meld *meld);
+void meld_unpin(struct meld *meld);
+/* Two results with the same fingerprint, opened from the same file: `to` gets the plan of `from`, if it has
+ * none. `from` has no variants, was not read and is about to be closed. */
+void meld_move_plan(struct meld *from, struct meld *to);
+/* status 0: the plan is there, and stays for as long as the call takes. Else -EIO, -ENOMEM or -ECANCELED, and
+ * err says why. */
+typedef void meld_planned(void *arg, int status, const struct err *err);
+/* Have the plan made. done: called once, within the call or by a thread of the engine's. Never blocks. */
+void meld_plan(struct meld *meld, meld_planned *done, void *arg);
+
 /* The model with other parameters. path: "KEY=VALUE/KEY=VALUE...", in any order and spelling. Nothing is
  * planned anew. meld may be a named document, but no variant. 0; -ENOENT with the reason why there is none
- * (no such key, the nearest one named; set twice; no number; values the method refuses); -ENOMEM. */
+ * (no such key, the nearest one named; set twice; no number; values the method refuses); -ENOMEM; -EAGAIN:
+ * the plan was dropped. */
 int meld_variant(struct meld *meld, const char *path, struct meld **out, struct err *err);
-/* The one canonical spelling of such a path, malloc'd. The same errors, but that values are not looked at. */
-int meld_variant_path(const struct meld *meld, const char *path, char **canonical, struct err *err);
+/* The one canonical spelling of such a path, malloc'd. The same codes, but that values are not looked at. */
+int meld_variant_path(struct meld *meld, const char *path, char **canonical, struct err *err);
 /* Of a variant: its canonical path; else "". */
 const char *meld_path(const struct meld *meld);
 
@@ -120,10 +141,11 @@ typedef void meld_done(void *arg, int status, const struct iovec *iov, int n_iov
 void meld_submit(struct meld *meld, size_t index, uint64_t off, size_t len, meld_done *done, void *arg);
 
 /* Somebody is expected to read these bytes, which the file has: their sources are announced to the kernel,
- * and statistics that they need are begun. True: none is missing. Never blocks. */
+ * and statistics that they need are begun. True: none is missing. Never blocks. Without a plan nothing is
+ * done. */
 bool meld_expect(struct meld *meld, size_t index, uint64_t off, size_t len);
 /* Compute and keep what was expected; off is a multiple of MELD_PIECE, len at most that. done: gets no
- * bytes; -EAGAIN where statistics are missing. What is copied from a source is not kept. */
+ * bytes; -EAGAIN where statistics or the plan are missing. What is copied from a source is not kept. */
 #define MELD_PIECE ((size_t)1 << 20)
 void meld_prefetch(struct meld *meld, size_t index, uint64_t off, size_t len, meld_done *done, void *arg);
 
@@ -136,11 +158,11 @@ ssize_t meld_read(struct meld *meld, size_t index, uint64_t off, void *buf, size
  * `fd`, at most len: without computing, and sharing storage where the file system can. How many were; 0 where
  * they are no copy or the kernel cannot: ask for them then. -EIO with err if the source has changed. Waits
  * for the disk. */
-ssize_t meld_copy(const struct meld *meld, size_t index, uint64_t off, size_t len, int fd, struct err *err);
+ssize_t meld_copy(struct meld *meld, size_t index, uint64_t off, size_t len, int fd, struct err *err);
 
 /* What is known of one tensor (or of all: NULL), as text for people: sources, method, effective parameter
  * values. malloc'd. NULL with err if there is no such tensor (names near it are suggested) or no memory. */
-char *meld_explain(const struct meld *meld, const char *tensor, struct err *err);
+char *meld_explain(struct meld *meld, const char *tensor, struct err *err);
 
 /* A donor whose task vector was zero in all that was read of it so far. */
 struct meld_idle {
@@ -149,8 +171,8 @@ struct meld_idle {
     uint64_t bytes;    /* that were compared */
 };
 /* How many such donors there are; those that have room are filled in. Variants are seen to as well: a model,
- * its variants and its reads are one. */
-size_t meld_idle_donors(const struct meld *meld, struct meld_idle *list, size_t room);
+ * its variants and its reads are one. Without a plan there are none; the list is valid while it is pinned. */
+size_t meld_idle_donors(struct meld *meld, struct meld_idle *list, size_t room);
 
 /* How far something is, in bytes; called now and then by the thread that waits for it. false: stop. */
 typedef bool meld_progress(void *arg, uint64_t done, uint64_t total);
@@ -174,7 +196,8 @@ struct meld_counters {
     uint64_t stats_done, stats_loaded, stats_running;            /* tensors: computed; found on disk; now */
     uint64_t stats_todo, stats_todo_bytes; /* tensors begun and not finished; what one pass over them reads */
     uint64_t stats_bytes_read, stats_kept;
-    uint64_t failed; /* requests answered by an error */
+    uint64_t failed;                         /* requests answered by an error */
+    uint64_t plans, plan_bytes, plans_again; /* held; of them; made again since the start */
 };
 void meld_counters(struct meld_engine *engine, struct meld_counters *counters);
 

@@ -1,3 +1,5 @@
+#include "opened.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,12 +9,54 @@
 #include <xxhash.h>
 
 #include "engine.h"
-#include "explain.h"
 #include "inspect.h"
 #include "models.h"
 #include "recipe_edit.h"
-#include "survey_json.h"
-#include "witness.h"
+
+/* ---- where it is from */
+
+/* "models/chat.yml" names the model "chat". */
+static char *default_name(const char *path)
+{
+    const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    size_t len = strcspn(base, ".");
+
+    return strndup(base, len ? len : strlen(base));
+}
+
+/* The folder a path is in, malloc'd and absolute. */
+static char *folder_of(const char *path)
+{
+    char *whole = realpath(path, NULL), *slash = whole ? strrchr(whole, '/') : NULL;
+
+    if (slash)
+        slash[slash == whole] = '\0';
+    return whole;
+}
+
+int origin_init(struct origin *origin, const struct meld_options *options)
+{
+    *origin = (struct origin){
+        .config = strdup(options->config),
+        .name = options->name ? strdup(options->name) : default_name(options->config),
+        .cwd = options->yaml_dir_only ? NULL
+               : options->cwd         ? strdup(options->cwd)
+                                      : getcwd(NULL, 0),
+        .yaml_dir = folder_of(options->config),
+        .seed = options->seed,
+        .shard_bytes = options->shard_bytes ? options->shard_bytes : SHARD_BYTES,
+    };
+    return origin->config && origin->name ? 0 : -ENOMEM;
+}
+
+void origin_fini(struct origin *origin)
+{
+    free(origin->config);
+    free(origin->name);
+    free(origin->cwd);
+    free(origin->yaml_dir);
+    free(origin->text);
+}
 
 /* ---- identity */
 
@@ -59,10 +103,9 @@ static void add_time(struct timespec *newest, const char *folder, const char *na
 }
 
 /* What the bytes served depend on: version, recipe, weights, and the other files as they are served. */
-static int identify(struct meld *meld, uint64_t seed)
+static int identify(const struct config *config, struct opened_model *model, uint64_t seed)
 {
-    const struct config *config = meld_result(meld)->config;
-    const char *document = meld->plan->doc->name ? meld->plan->doc->name : "";
+    const char *document = model->plan->doc->name ? model->plan->doc->name : "";
     XXH64_state_t *hash = XXH64_createState();
 
     if (!hash)
@@ -72,126 +115,85 @@ static int identify(struct meld *meld, uint64_t seed)
     XXH64_update(hash, config->text, config->text_len);
     XXH64_update(hash, document, strlen(document));
     XXH64_update(hash, &seed, sizeof(seed));
-    hash_files(hash, meld->layout, &meld->mtime);
-    for (size_t m = 0; m < meld->plan->n_models; m++) {
-        const struct model *model = meld->plan->models[m];
-        for (size_t i = 0; i < model->n_sources; i++)
-            hash_source(hash, &meld->mtime, model->sources[i]);
-        add_time(&meld->mtime, model->dir, "config.json");
+    hash_files(hash, model->layout, &model->mtime);
+    for (size_t m = 0; m < model->plan->n_models; m++) {
+        const struct model *source = model->plan->models[m];
+        for (size_t i = 0; i < source->n_sources; i++)
+            hash_source(hash, &model->mtime, source->sources[i]);
+        add_time(&model->mtime, source->dir, "config.json");
     }
-    add_time(&meld->mtime, NULL, config->path);
-    meld->fingerprint = XXH64_digest(hash);
+    add_time(&model->mtime, NULL, config->path);
+    model->fingerprint = XXH64_digest(hash);
     XXH64_freeState(hash);
     return 0;
 }
 
 /* ---- opening */
 
-static struct meld_file *list_files(const struct served *served)
+static void set_served(struct opened *opened, struct opened_model *model)
 {
-    size_t n = served->layout->n_files;
-    struct meld_file *files = calloc(n + 1, sizeof(*files));
-
-    for (size_t i = 0; files && i < n; i++) {
-        const struct vfile *file = served_file(served, i);
-        files[i] = (struct meld_file){file->path, file->size, file->kind == VFILE_SHARD};
-    }
-    return files;
-}
-
-static void set_served(struct meld *meld, struct keeper *owner, const struct layout *layout)
-{
-    meld->served = (struct served){.owner = owner, .layout = layout, .own_index = SIZE_MAX};
-    if (meld->engine)
-        meld->served.id = atomic_fetch_add(&meld->engine->n_ids, 1);
-}
-
-/* "models/chat.yml" names the model "chat". */
-static char *default_name(const char *path)
-{
-    const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-    size_t len = strcspn(base, ".");
-
-    return strndup(base, len ? len : strlen(base));
+    model->served = (struct served){.owner = &opened->keeper, .layout = model->layout, .own_index = SIZE_MAX};
+    if (opened->engine)
+        model->served.id = atomic_fetch_add(&opened->engine->n_ids, 1);
 }
 
 /* Files of a result or a document, whose plan is there. */
-static int lay_out(struct meld *meld, struct keeper *owner, const char *name,
-                   const struct meld_options *options, struct err *err)
+static int lay_out(struct opened *opened, struct opened_model *model, const char *name,
+                   const struct origin *origin, struct err *err)
 {
-    const char *text = meld_result(meld)->config->text;
-    uint64_t shard_bytes = options->shard_bytes ? options->shard_bytes : SHARD_BYTES;
-    int status = layout_build(meld->plan, text, name, shard_bytes, &meld->layout, err);
+    int status =
+        layout_build(model->plan, opened->config->text, name, origin->shard_bytes, &model->layout, err);
 
     if (status)
         return status;
-    set_served(meld, owner, meld->layout);
-    meld->files = list_files(&meld->served);
-    return meld->files ? identify(meld, options->seed) : -ENOMEM;
+    set_served(opened, model);
+    return identify(opened->config, model, origin->seed);
 }
 
-static int lay_out_documents(struct meld *meld, const struct meld_options *options, struct err *err)
+static int lay_out_all(struct opened *opened, const struct origin *origin, struct err *err)
 {
-    size_t n = meld->plans->n_plans - 1;
+    size_t n = opened->plans->n_plans;
     int status = 0;
 
-    meld->documents = calloc(n + 1, sizeof(*meld->documents));
-    if (!meld->documents)
+    opened->models = calloc(n, sizeof(*opened->models));
+    if (!opened->models)
         return -ENOMEM;
-    for (; meld->n_documents < n && status == 0; meld->n_documents++) {
-        struct meld *document = &meld->documents[meld->n_documents];
-        *document =
-            (struct meld){.of = meld, .engine = meld->engine, .plan = meld->plans->plans[meld->n_documents]};
-        status = lay_out(document, &meld->keeper, document->plan->doc->name, options, err);
+    for (; opened->n_models < n && status == 0; opened->n_models++) {
+        struct opened_model *model = &opened->models[opened->n_models];
+        size_t number = opened->n_models ? opened->n_models - 1 : n - 1;
+        model->plan = opened->plans->plans[number];
+        status =
+            lay_out(opened, model, opened->n_models ? model->plan->doc->name : origin->name, origin, err);
     }
     return status;
 }
 
-static int plan_files(struct meld *meld, const struct meld_options *options, struct report *report)
+static int plan_files(struct opened *opened, const struct origin *origin, struct report *report)
 {
-    char *name = options->name ? strdup(options->name) : default_name(options->config);
     struct err err = {{0}};
-    int status = name ? lay_out(meld, &meld->keeper, name, options, &err) : -ENOMEM;
+    int status = lay_out_all(opened, origin, &err);
 
-    free(name);
-    if (status == 0)
-        status = lay_out_documents(meld, options, &err);
     if (status)
-        report_add(report, SEVERITY_ERROR, (struct place){options->config, 0, 0}, "%s",
+        report_add(report, SEVERITY_ERROR, (struct place){origin->config, 0, 0}, "%s",
                    err.text[0] ? err.text : strerror(-status));
     return status;
 }
 
-/* The folder a path is in, malloc'd and absolute. */
-static char *folder_of(const char *path)
+/* What integers hold was looked at the first time. */
+static int plan_models(struct opened *opened, const struct origin *origin, struct report *report)
 {
-    char *whole = realpath(path, NULL), *slash = whole ? strrchr(whole, '/') : NULL;
-
-    if (slash)
-        slash[slash == whole] = '\0';
-    return whole;
-}
-
-static int plan_models(struct meld *meld, const struct meld_options *options, struct report *report)
-{
-    char *cwd = options->yaml_dir_only ? NULL : options->cwd ? strdup(options->cwd) : getcwd(NULL, 0);
-    char *yaml_dir = folder_of(options->config);
+    struct meld_engine *engine = opened->engine;
     struct model_search search = {
-        .cwd = cwd, .yaml_dir = yaml_dir, .models = meld->engine ? meld->engine->models : NULL};
+        .cwd = origin->cwd, .yaml_dir = origin->yaml_dir, .models = engine ? engine->models : NULL};
     int status;
 
-    if (meld->engine)
-        pthread_mutex_lock(&meld->engine->planning);
-    status = plan_build(meld->config, &search, options->seed, &meld->plans, report);
+    if (engine)
+        pthread_mutex_lock(&engine->planning);
+    status = plan_build(opened->config, &search, origin->seed, &opened->plans, report);
     models_sweep(search.models);
-    if (meld->engine)
-        pthread_mutex_unlock(&meld->engine->planning);
-    free(cwd);
-    free(yaml_dir);
-    if (status)
-        return status;
-    meld->plan = meld->plans->plans[meld->plans->n_plans - 1];
-    return inspect_integers(meld->plans, report);
+    if (engine)
+        pthread_mutex_unlock(&engine->planning);
+    return status || origin->text ? status : inspect_integers(opened->plans, report);
 }
 
 static bool any_filter(void *arg, const char *filter)
@@ -215,24 +217,25 @@ static char *join(const char *const *pairs, size_t n)
 }
 
 /* The recipe with changed parameters instead of the one as written. */
-static int change_config(struct meld *meld, const struct meld_options *options, struct report *report)
+static int change_config(struct opened *opened, const char *const *set, size_t n_set, struct report *report)
 {
-    char *path = join(options->set, options->n_set), *text = NULL;
-    const struct document *doc = &meld->config->docs[meld->config->n_docs - 1];
+    const char *file = opened->config->path;
+    char *path = join(set, n_set), *text = NULL;
+    const struct document *doc = &opened->config->docs[opened->config->n_docs - 1];
     struct variant *variant = NULL;
     struct config *changed = NULL;
     struct err err = {"out of memory"};
     int status = path ? variant_parse(doc, any_filter, NULL, path, &variant, &err) : -ENOMEM;
 
     if (status == 0)
-        text = recipe_edit(meld->config, doc, variant, &err);
+        text = recipe_edit(opened->config, doc, variant, &err);
     if (text)
-        status = config_parse(options->config, text, strlen(text), method_problem, &changed, report);
+        status = config_parse(file, text, strlen(text), method_problem, &changed, report);
     else
-        report_add(report, SEVERITY_ERROR, (struct place){options->config, 0, 0}, "%s", err.text);
+        report_add(report, SEVERITY_ERROR, (struct place){file, 0, 0}, "%s", err.text);
     if (changed) {
-        config_free(meld->config);
-        meld->config = changed;
+        config_free(opened->config);
+        opened->config = changed;
     }
     variant_free(variant);
     free(text);
@@ -240,95 +243,103 @@ static int change_config(struct meld *meld, const struct meld_options *options, 
     return changed ? 0 : status ? status : -ENOMEM;
 }
 
-static int check_strict(const struct meld_options *options, struct report *report)
+static int read_config(struct opened *opened, const struct origin *origin, struct report *report)
 {
-    if (!options->strict || report->n == 0)
-        return 0;
-    report_add(report, SEVERITY_ERROR, (struct place){options->config, 0, 0},
-               "has warnings, which count as errors (strict)");
-    return -EINVAL;
+    if (origin->text)
+        return config_parse(origin->config, origin->text, origin->text_len, method_problem, &opened->config,
+                            report);
+    return config_read(origin->config, method_problem, &opened->config, report);
 }
 
-static void meld_drop(struct keeper *keeper);
+static void opened_free(struct keeper *keeper);
 
-int meld_open(struct meld_engine *engine, const struct meld_options *options, struct meld **out,
-              struct report *report)
+static struct opened *opened_alloc(struct meld_engine *engine)
 {
-    struct meld *meld = calloc(1, sizeof(*meld));
-    int status = -ENOMEM;
+    struct opened *opened = calloc(1, sizeof(*opened));
+
+    if (!opened)
+        return NULL;
+    opened->keeper = (struct keeper){1, opened_free};
+    opened->engine = engine;
+    keeper_hold(engine ? &engine->keeper : NULL);
+    return opened;
+}
+
+int opened_new(struct meld_engine *engine, const struct origin *origin, const char *const *set, size_t n_set,
+               struct opened **out, struct report *report)
+{
+    struct opened *opened = opened_alloc(engine);
+    int status = opened ? read_config(opened, origin, report) : -ENOMEM;
 
     *out = NULL;
-    if (meld) {
-        *meld = (struct meld){.keeper = {1, meld_drop}, .engine = engine};
-        keeper_hold(engine ? &engine->keeper : NULL);
-        meld->served.owner = &meld->keeper;
-        status = config_read(options->config, method_problem, &meld->config, report);
-    }
-    if (status == 0 && options->n_set > 0)
-        status = change_config(meld, options, report);
+    if (status == 0 && n_set > 0)
+        status = change_config(opened, set, n_set, report);
     if (status == 0)
-        status = plan_models(meld, options, report);
+        status = plan_models(opened, origin, report);
     if (status == 0)
-        status = check_strict(options, report);
-    if (status == 0)
-        status = plan_files(meld, options, report);
+        status = plan_files(opened, origin, report);
     if (status) {
-        meld_close(meld);
+        opened_drop(opened);
         return status;
     }
-    *out = meld;
+    *out = opened;
     return 0;
 }
 
 /* ---- owners */
 
-struct meld *meld_ref(struct meld *meld)
+struct opened *opened_hold(struct opened *opened)
 {
-    keeper_hold(meld->served.owner);
-    return meld;
+    keeper_hold(&opened->keeper);
+    return opened;
 }
 
-void meld_close(struct meld *meld)
+void opened_drop(struct opened *opened)
 {
-    if (meld)
-        keeper_drop(meld->served.owner);
+    if (opened)
+        keeper_drop(&opened->keeper);
 }
 
-static void release_statistics(struct meld *meld)
+static void release_statistics(struct opened *opened)
 {
-    struct serve *serve = meld->engine ? meld->engine->serve : NULL;
+    struct serve *serve = opened->engine ? opened->engine->serve : NULL;
 
-    for (size_t p = 0; serve && meld->plans && p < meld->plans->n_plans; p++) {
-        const struct plan *plan = meld->plans->plans[p];
+    for (size_t p = 0; serve && opened->plans && p < opened->plans->n_plans; p++) {
+        const struct plan *plan = opened->plans->plans[p];
         for (size_t i = 0; i < plan->n_tensors; i++)
             stats_release(serve_stats(serve), plan->tensors[i].recipe.slot);
     }
 }
 
-static void meld_drop(struct keeper *keeper)
+static void opened_free(struct keeper *keeper)
 {
-    struct meld *meld = (struct meld *)keeper;
-    struct meld_engine *engine = meld->engine;
+    struct opened *opened = (struct opened *)keeper;
+    struct meld_engine *engine = opened->engine;
 
-    release_statistics(meld);
-    for (size_t i = 0; i < meld->n_documents; i++) {
-        free(meld->documents[i].files);
-        layout_free(meld->documents[i].layout);
-    }
-    free(meld->documents);
-    free(meld->files);
-    layout_free(meld->layout);
-    if (meld->plans) {
-        plan_free(meld->plans);
+    release_statistics(opened);
+    for (size_t i = 0; i < opened->n_models && !opened->of; i++)
+        layout_free(opened->models[i].layout);
+    free(opened->models);
+    if (opened->plans) {
+        plan_free(opened->plans);
         models_sweep(engine ? engine->models : NULL);
     }
-    config_free(meld->config);
-    variant_free(meld->variant);
-    free(meld->recipe);
-    if (meld->variant)
-        meld_close(meld->of);
-    free(meld);
+    config_free(opened->config);
+    variant_free(opened->variant);
+    free(opened->recipe);
+    opened_drop(opened->of);
+    free(opened);
     keeper_drop(engine ? &engine->keeper : NULL);
+}
+
+size_t opened_bytes(const struct opened *opened)
+{
+    size_t bytes = opened->config->text_len + arena_held(&opened->config->arena);
+
+    for (size_t i = 0; i < opened->n_models; i++)
+        bytes += opened->models[i].plan->n_tensors * sizeof(struct plan_tensor) +
+                 arena_held(&opened->models[i].plan->arena) + arena_held(&opened->models[i].layout->arena);
+    return bytes;
 }
 
 /* ---- variants */
@@ -349,15 +360,19 @@ static bool has_filter(void *arg, const char *filter)
     return false;
 }
 
-static int parse(const struct meld *meld, const char *path, struct variant **out, struct err *err)
+static int parse(const struct opened *of, size_t number, const char *path, struct variant **out,
+                 struct err *err)
 {
-    return variant_parse(meld->plan->doc, has_filter, (void *)(uintptr_t)meld->plan, path, out, err);
+    const struct plan *plan = of->models[number].plan;
+
+    return variant_parse(plan->doc, has_filter, (void *)(uintptr_t)plan, path, out, err);
 }
 
-int meld_variant_path(const struct meld *meld, const char *path, char **canonical, struct err *err)
+int opened_variant_path(const struct opened *of, size_t number, const char *path, char **canonical,
+                        struct err *err)
 {
     struct variant *variant;
-    int status = parse(meld, path, &variant, err);
+    int status = parse(of, number, path, &variant, err);
 
     *canonical = NULL;
     if (status)
@@ -368,208 +383,61 @@ int meld_variant_path(const struct meld *meld, const char *path, char **canonica
 }
 
 /* mergekit_config.yml with its values. */
-static int set_recipe(struct meld *meld, struct err *err)
+static int set_recipe(struct opened *opened, struct opened_model *model, struct err *err)
 {
-    ssize_t index = meld_find(meld->of, "mergekit_config.yml");
-    size_t len;
+    const struct layout *layout = model->layout;
+    size_t len, index = 0;
 
-    meld->recipe = recipe_edit(meld_result(meld)->config, meld->plan->doc, meld->variant, err);
-    if (!meld->recipe)
+    opened->recipe = recipe_edit(opened->of->config, model->plan->doc, opened->variant, err);
+    if (!opened->recipe)
         return -ENOMEM;
-    len = strlen(meld->recipe);
-    meld->served.own_index = (size_t)index;
-    meld->served.own = (struct vfile){.path = meld->of->layout->files[index].path,
-                                      .kind = VFILE_BYTES,
-                                      .size = len,
-                                      .bytes = meld->recipe,
-                                      .bytes_len = len};
+    while (strcmp(layout->files[index].path, "mergekit_config.yml") != 0) /* every layout has it */
+        index++;
+    len = strlen(opened->recipe);
+    model->served.own_index = index;
+    model->served.own = (struct vfile){.path = layout->files[index].path,
+                                       .kind = VFILE_BYTES,
+                                       .size = len,
+                                       .bytes = opened->recipe,
+                                       .bytes_len = len};
     return 0;
 }
 
-static int fill_variant(struct meld *meld, struct err *err)
+static int fill_variant(struct opened *opened, const struct opened_model *of, struct err *err)
 {
-    int status = overlay_check(meld->plan, meld->variant, err);
+    const struct variant *variant = opened->variant;
+    struct opened_model *model = calloc(1, sizeof(*model));
+    int status = overlay_check(of->plan, variant, err);
 
-    if (status)
-        return status == -EINVAL ? -ENOENT : status;
-    set_served(meld, &meld->keeper, meld->of->layout);
-    meld->served.variant = meld->variant;
-    status = set_recipe(meld, err);
-    if (status)
-        return status;
-    meld->fingerprint = XXH64(meld->variant->path, strlen(meld->variant->path), meld->of->fingerprint);
-    meld->files = list_files(&meld->served);
-    return meld->files ? 0 : err_set(err, -ENOMEM, "out of memory");
+    if (status || !model) {
+        free(model);
+        return status == -EINVAL ? -ENOENT : status ? status : err_set(err, -ENOMEM, "out of memory");
+    }
+    opened->models = model;
+    opened->n_models = 1;
+    *model = (struct opened_model){.plan = of->plan, .layout = of->layout, .mtime = of->mtime};
+    model->fingerprint = XXH64(variant->path, strlen(variant->path), of->fingerprint);
+    set_served(opened, model);
+    model->served.variant = variant;
+    return set_recipe(opened, model, err);
 }
 
-int meld_variant(struct meld *of, const char *path, struct meld **out, struct err *err)
+int opened_variant(struct opened *of, size_t number, const char *path, struct opened **out, struct err *err)
 {
-    struct meld *meld = calloc(1, sizeof(*meld));
+    struct opened *opened = opened_alloc(of->engine);
     int status;
 
     *out = NULL;
-    if (!meld)
+    if (!opened)
         return err_set(err, -ENOMEM, "out of memory");
-    *meld = (struct meld){.keeper = {1, meld_drop}, .plan = of->plan, .mtime = of->mtime};
-    meld->served.owner = &meld->keeper;
-    status = parse(of, path, &meld->variant, err);
-    if (status == 0) {
-        meld->of = meld_ref(of);
-        meld->engine = of->engine;
-        keeper_hold(of->engine ? &of->engine->keeper : NULL);
-        status = fill_variant(meld, err);
-    }
+    opened->of = opened_hold(of);
+    status = parse(of, number, path, &opened->variant, err);
+    if (status == 0)
+        status = fill_variant(opened, &of->models[number], err);
     if (status) {
-        meld_close(meld);
+        opened_drop(opened);
         return status;
     }
-    *out = meld;
+    *out = opened;
     return 0;
-}
-
-/* ---- what is known of a model */
-
-struct meld *meld_result(struct meld *meld)
-{
-    while (meld->of)
-        meld = meld->of;
-    return meld;
-}
-
-const char *meld_path(const struct meld *meld)
-{
-    return meld->variant ? meld->variant->path : "";
-}
-
-const char *meld_recipe(const struct meld *meld)
-{
-    return meld->recipe ? meld->recipe : meld_result((struct meld *)(uintptr_t)meld)->config->text;
-}
-
-size_t meld_n_documents(const struct meld *meld)
-{
-    return meld->n_documents;
-}
-
-struct meld *meld_document(struct meld *meld, size_t index)
-{
-    return &meld->documents[index];
-}
-
-const char *meld_document_name(const struct meld *meld, size_t index)
-{
-    return meld->documents[index].plan->doc->name;
-}
-
-uint64_t meld_n_tensors(const struct meld *meld)
-{
-    return meld->plan->n_tensors;
-}
-
-uint64_t meld_n_models(const struct meld *meld)
-{
-    return meld->plan->n_models;
-}
-
-uint64_t meld_bytes(const struct meld *meld)
-{
-    return meld->served.layout->bytes_served;
-}
-
-size_t meld_n_files(const struct meld *meld)
-{
-    return meld->served.layout->n_files;
-}
-
-const struct meld_file *meld_file(const struct meld *meld, size_t index)
-{
-    return &meld->files[index];
-}
-
-ssize_t meld_copy(const struct meld *meld, size_t index, uint64_t off, size_t len, int fd, struct err *err)
-{
-    struct stored stored;
-
-    if (meld->variant || !layout_stored(&meld->served.layout->files[index], off, &stored))
-        return 0; /* what a variant computes is not for the layout to say */
-    return source_copy(stored.source, stored.off, len < stored.len ? len : (size_t)stored.len, fd, off, err);
-}
-
-ssize_t meld_find(const struct meld *meld, const char *path)
-{
-    size_t low = 0, high = meld_n_files(meld);
-
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        int order = strcmp(path, meld->files[middle].path);
-        if (order == 0)
-            return (ssize_t)middle;
-        if (order < 0)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return -ENOENT;
-}
-
-uint64_t meld_fingerprint(const struct meld *meld)
-{
-    return meld->fingerprint;
-}
-
-struct timespec meld_mtime(const struct meld *meld)
-{
-    return meld->mtime;
-}
-
-size_t meld_idle_donors(const struct meld *meld, struct meld_idle *list, size_t room)
-{
-    const struct document *doc = meld->plan->doc;
-    size_t n = 0;
-
-    for (size_t i = 0; i < doc->n_models; i++) {
-        const struct witness *witness = &meld->plan->witnesses[i];
-        uint64_t bytes = atomic_load_explicit(&witness->equal, memory_order_relaxed);
-        if (bytes == 0 || atomic_load_explicit(&witness->differs, memory_order_relaxed))
-            continue;
-        if (n < room)
-            list[n] = (struct meld_idle){doc->models[i]->written, doc->models[i]->at, bytes};
-        n++;
-    }
-    return n;
-}
-
-char *meld_explain(const struct meld *meld, const char *tensor, struct err *err)
-{
-    int status;
-
-    return explain_render(meld->plan, tensor, &status, err);
-}
-
-static struct survey_how survey_how(struct meld *meld, meld_progress *progress, void *arg)
-{
-    return (struct survey_how){
-        .n_threads = meld->engine ? meld->engine->n_threads : engine_cpus(),
-        .store = meld->engine ? engine_store(meld->engine) : NULL,
-        .progress = progress,
-        .arg = arg,
-    };
-}
-
-int meld_inspect(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **text)
-{
-    struct survey_how how = survey_how(meld, progress, arg);
-
-    return inspect_tensors(meld_result(meld)->plans, &how, report, text);
-}
-
-int meld_survey(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **json)
-{
-    struct survey_how how = survey_how(meld, progress, arg);
-    struct survey *survey;
-    int status = survey_run(meld_result(meld)->plans, &how, report, &survey);
-
-    *json = status == 0 ? survey_json(survey) : NULL;
-    survey_free(survey);
-    return status == 0 && !*json ? -ENOMEM : status;
 }

@@ -578,6 +578,12 @@ void serve_submit(struct serve *serve, struct served *model, size_t index, uint6
     }
 }
 
+void serve_fail(struct serve *serve, meld_done *done, void *arg, int status, const struct err *err)
+{
+    atomic_fetch_add_explicit(&serve->requests, 1, memory_order_relaxed);
+    answer(serve, done, arg, status, NULL, 0, err);
+}
+
 /* ---- before anybody asks */
 
 /* Bytes [off, off + len) of a tensor will be computed. What a view or a stage reads is left to it. */

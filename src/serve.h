@@ -17,7 +17,7 @@ struct stats;
 /* A model as requests see it. Immutable; held by each request on it. */
 struct served {
     struct keeper *owner; /* of all this; not NULL */
-    uint64_t id;          /* nobody else's, ever: its pieces are cached under it */
+    uint64_t id;          /* no other model's, ever: its pieces are cached under it */
     const struct layout *layout;
     /* A variant: what it changes; recipes of `layout` are then only what its own are made from. Else NULL. */
     const struct variant *variant;
@@ -45,6 +45,9 @@ void serve_free(struct serve *serve);
 /* As meld_submit. model: held until it is done. */
 void serve_submit(struct serve *serve, struct served *model, size_t index, uint64_t off, size_t len,
                   meld_done *done, void *arg);
+
+/* A request that cannot be submitted: it is counted, and answered at once. */
+void serve_fail(struct serve *serve, meld_done *done, void *arg, int status, const struct err *err);
 
 /* As meld_expect and meld_prefetch. model: held as long as it takes. */
 bool serve_expect(struct serve *serve, struct served *model, size_t index, uint64_t off, size_t len);

@@ -16,6 +16,8 @@ struct meld {
     struct meld *of; /* a variant's */
     char word[64], path[256];
     struct meld *document;
+    atomic_int n_pins;
+    atomic_bool dropped; /* its plan was */
 };
 
 static atomic_int n_melds; /* open */
@@ -68,10 +70,34 @@ void meld_close(struct meld *meld)
 {
     if (!meld || atomic_fetch_sub(&meld->n_owners, 1) > 1)
         return;
+    assert_int_equal(atomic_load(&meld->n_pins), 0);
     meld_close(meld->of);
     meld_close(meld->document);
     atomic_fetch_sub(&n_melds, 1);
     free(meld);
+}
+
+void meld_pin(struct meld *meld)
+{
+    atomic_fetch_add(&meld->n_pins, 1);
+}
+
+void meld_unpin(struct meld *meld)
+{
+    atomic_fetch_sub(&meld->n_pins, 1);
+}
+
+void meld_move_plan(struct meld *from, struct meld *to)
+{
+    (void)from, (void)to;
+}
+
+void meld_plan(struct meld *meld, meld_planned *done, void *arg)
+{
+    struct err err = {""};
+
+    atomic_store(&meld->dropped, false);
+    done(arg, 0, &err);
 }
 
 static inline int fake_order(const void *a, const void *b)
@@ -79,12 +105,14 @@ static inline int fake_order(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-int meld_variant_path(const struct meld *meld, const char *path, char **canonical, struct err *err)
+int meld_variant_path(struct meld *meld, const char *path, char **canonical, struct err *err)
 {
     char copy[256], *words[26], *rest = copy, *word;
     size_t n = 0;
 
-    (void)meld;
+    *canonical = NULL;
+    if (atomic_load(&meld->dropped))
+        return err_set(err, -EAGAIN, "dropped");
     snprintf(copy, sizeof(copy), "%s", path);
     while ((word = strsep(&rest, "/"))) {
         if (strlen(word) < 3 || word[1] != '=' || strspn(word + 2, "0123456789") != strlen(word + 2))
@@ -176,7 +204,7 @@ uint64_t meld_bytes(const struct meld *meld)
     return 1013;
 }
 
-size_t meld_idle_donors(const struct meld *meld, struct meld_idle *list, size_t room)
+size_t meld_idle_donors(struct meld *meld, struct meld_idle *list, size_t room)
 {
     (void)meld, (void)list, (void)room;
     return 0;

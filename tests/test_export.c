@@ -137,7 +137,7 @@ uint64_t meld_fingerprint(const struct meld *meld)
     return meld->fingerprint;
 }
 
-ssize_t meld_copy(const struct meld *meld, size_t index, uint64_t off, size_t len, int fd, struct err *err)
+ssize_t meld_copy(struct meld *meld, size_t index, uint64_t off, size_t len, int fd, struct err *err)
 {
     size_t n = 0;
 

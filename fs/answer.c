@@ -56,7 +56,8 @@ uint64_t answer_other_memory(const char *text)
 {
     uint64_t all = answer_number(text, "memory_bytes"), known;
 
-    known = answer_number(text, "cache_used_bytes") + answer_number(text, "stats_kept_bytes");
+    known = answer_number(text, "cache_used_bytes") + answer_number(text, "stats_kept_bytes") +
+            answer_number(text, "plan_bytes");
     return known < all ? all - known : 0;
 }
 

@@ -27,7 +27,7 @@ bool answer_has(const char *text, const char *key);
 /* Pieces found at once, of all that were asked for, 0 to 1; negative if none was. */
 double answer_hit_ratio(uint64_t hits, uint64_t misses, uint64_t joined);
 
-/* Bytes of the daemon's memory that are neither cache nor kept statistics. */
+/* Bytes of the daemon's memory that are neither cache, kept statistics nor plans. */
 uint64_t answer_other_memory(const char *text);
 
 /* Seconds until the statistics that are to do are done, at the rate of the `seconds` between two texts;

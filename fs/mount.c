@@ -23,6 +23,8 @@
 #include "self.h"
 #include "session.h"
 
+#define PLAN_SHARE 16 /* plans in a folder of recipes may hold one in so many bytes of the cache */
+
 struct mounting {
     const struct mount_request *request;
     struct meld_engine *engine; /* NULL once the session has it, and so are recipes */
@@ -33,14 +35,18 @@ struct mounting {
     int ready_fd;                    /* the parent waits at its other end; -1 in the foreground */
 };
 
+/* A single recipe's plan stays. */
 static int make_engine(struct mounting *m, struct err *err)
 {
     const struct mount_options *options = &m->request->options;
+    size_t cache_bytes = options->cache_bytes ? options->cache_bytes : MELD_CACHE_DEFAULT;
     char *stats_dir = options->no_stats ? NULL : cachedir_path();
-    int ret = meld_engine_new(&(struct meld_engine_options){.cache_bytes = options->cache_bytes,
-                                                            .n_threads = options->n_threads,
-                                                            .stats_dir = stats_dir},
-                              &m->engine, err);
+    int ret =
+        meld_engine_new(&(struct meld_engine_options){.cache_bytes = options->cache_bytes,
+                                                      .n_threads = options->n_threads,
+                                                      .stats_dir = stats_dir,
+                                                      .plan_bytes = m->folder ? cache_bytes / PLAN_SHARE : 0},
+                        &m->engine, err);
 
     free(stats_dir);
     return ret;

@@ -431,9 +431,9 @@ int names_walk(struct names *names, const char *path, struct found *found, struc
     if (ret == 0)
         ret = walk_path(&walk, path);
     views_put(names->views, walk.model.view);
-    if (ret == 0) {
+    if (ret == 0 || ret == -EAGAIN) {
         *found = walk.at;
-        return 0;
+        return ret;
     }
     views_put(names->views, walk.at.view);
     return ret;

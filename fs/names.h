@@ -25,10 +25,11 @@ struct found {
 
 /* 0, or -ENOENT. */
 int names_get(struct names *names, uint64_t id, struct found *found);
-/* One component below `at`. 0; -ENOENT, with err (empty if there is nothing to say); -ENOTDIR; -ENOMEM. */
+/* One component below `at`. 0; -ENOENT, with err (empty if there is nothing to say); -ENOTDIR; -ENOMEM;
+ * -EAGAIN: the plan of the model that `at` is of was dropped, and is to be made first (meld_plan). */
 int names_step(struct names *names, const struct found *at, const char *name, struct found *found,
                struct err *err);
-/* A path from the mount's root, links followed. The same. */
+/* A path from the mount's root, links followed. The same, but that -EAGAIN fills in where it came up. */
 int names_walk(struct names *names, const char *path, struct found *found, struct err *err);
 
 /* The view of a generation under the name of its recipe, pinned. NULL if memory ran out. */

@@ -58,6 +58,8 @@ static struct handle *open_handle(struct ops *ops, const struct found *at)
         return NULL;
     }
     handle->at = *at;
+    if (found_file(at))
+        meld_pin(at->view->meld); /* what is open goes on as it is, whatever is done to its sources' names */
     pthread_mutex_lock(&ops->lock);
     DL_APPEND(ops->handles, handle);
     pthread_mutex_unlock(&ops->lock);
@@ -69,6 +71,8 @@ static void close_handle(struct ops *ops, struct handle *handle)
     pthread_mutex_lock(&ops->lock);
     DL_DELETE(ops->handles, handle);
     pthread_mutex_unlock(&ops->lock);
+    if (found_file(&handle->at))
+        meld_unpin(handle->at.view->meld);
     views_put(ops->names->views, handle->at.view);
     recipe_names_fini(&handle->names);
     free(handle);
@@ -196,29 +200,86 @@ static bool is_load(const struct found *found)
     return file && file->computed && !found->view->pinned;
 }
 
+static int look_up(struct ops *ops, const struct found *at, const char *name, struct found *found)
+{
+    struct err err = {""};
+    int ret = names_step(ops->names, at, name, found, &err);
+
+    if (ret == -ENOENT && strchr(name, '='))
+        log_refusal(ops, name, &err);
+    return ret;
+}
+
 /* Nobody's name is cached as missing: another generation may have it, or a folder get it. A weight file that
- * is looked up while its name may pass is about to be opened. */
+ * is looked up while its name may pass is about to be opened. Takes over the pins of both. */
+static void reply_lookup(fuse_req_t req, struct found *at, struct found *found, int ret)
+{
+    struct views *views = ops_of(req)->names->views;
+
+    if (ret == 0 && found->passing && is_load(found))
+        generation_use(found->view->model->generation, 0);
+    if (ret == 0)
+        reply_entry(req, found);
+    else
+        fuse_reply_err(req, -ret);
+    views_put(views, found->view);
+    views_put(views, at->view);
+}
+
+/* A lookup that needs a plan which was dropped. */
+struct looking {
+    fuse_req_t req;
+    struct found at; /* its view is pinned */
+    char name[];
+};
+
+static void look_up_planned(void *arg, int status, const struct err *err)
+{
+    struct looking *looking = arg;
+    struct ops *ops = ops_of(looking->req);
+    struct found found = {0};
+    char text[1400];
+
+    if (status == 0) {
+        status = look_up(ops, &looking->at, looking->name, &found);
+    } else if (status != -ECANCELED) {
+        snprintf(text, sizeof(text), "%s: cannot be looked up: %s", looking->name, err->text);
+        log_once(ops->log, LOG_ERR, cli_shown(text).text);
+    }
+    if (status < 0 && status != -ENOENT && status != -ENOMEM)
+        status = -EIO;
+    reply_lookup(looking->req, &looking->at, &found, status);
+    free(looking);
+}
+
+/* Takes over the pin of `at`. */
+static void look_up_later(fuse_req_t req, struct found *at, const char *name)
+{
+    struct looking *looking = malloc(sizeof(*looking) + strlen(name) + 1);
+
+    if (!looking) {
+        reply_lookup(req, at, &(struct found){0}, -ENOMEM);
+        return;
+    }
+    *looking = (struct looking){req, *at};
+    strcpy(looking->name, name);
+    meld_plan(at->view->model->meld, look_up_planned, looking);
+}
+
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct ops *ops = ops_of(req);
     struct found at = {0}, found = {0};
-    struct err err = {""};
     int ret;
 
     note_asked(ops);
     ret = strlen(name) > NAME_MAX ? -ENAMETOOLONG : names_get(ops->names, parent, &at);
     if (ret == 0)
-        ret = names_step(ops->names, &at, name, &found, &err);
-    if (ret == -ENOENT && strchr(name, '='))
-        log_refusal(ops, name, &err);
-    if (ret == 0 && found.passing && is_load(&found))
-        generation_use(found.view->model->generation, 0);
-    if (ret == 0)
-        reply_entry(req, &found);
+        ret = look_up(ops, &at, name, &found);
+    if (ret == -EAGAIN)
+        look_up_later(req, &at, name);
     else
-        fuse_reply_err(req, -ret);
-    views_put(ops->names->views, found.view);
-    views_put(ops->names->views, at.view);
+        reply_lookup(req, &at, &found, ret);
 }
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)

@@ -8,9 +8,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "answer.h"
 #include "cli.h"
 #include "control.h"
 #include "mountinfo.h"
+
+#define MAX_ASKED 40 /* each takes a quarter of a second */
 
 /* ---- where a path leads ---- */
 
@@ -96,20 +99,35 @@ static char *make_request(const char *inside, char *const *words, size_t n)
     return text;
 }
 
+/* Where the daemon must plan a recipe again first it says so after a while. */
+static int ask_again(const struct mount_entry *mount, const char *request, char **answer, struct err *err)
+{
+    pid_t pid;
+
+    for (int i = 0; i < MAX_ASKED; i++) {
+        if (control_request(mount, request, answer, &pid, err) < 0)
+            return err_prefix(err, -EIO, "%s", mount->mountpoint);
+        if (!answer_has(*answer, "again"))
+            return 0;
+        free(*answer);
+        *answer = NULL;
+    }
+    return err_set(err, -EAGAIN,
+                   "%s: the recipe is being planned again, which takes long: are its models there?",
+                   mount->mountpoint);
+}
+
 static int ask(const struct mount_entry *mount, const char *inside, char *const *words, size_t n,
                struct mount_place *place, struct err *err)
 {
     char *request = make_request(inside, words, n), reason[1024];
-    pid_t pid;
     int ret;
 
     place->mountpoint = strdup(mount->mountpoint);
     if (!request || !place->mountpoint)
         ret = err_set(err, -ENOMEM, "out of memory");
-    else if (control_request(mount, request, &place->answer, &pid, err) < 0)
-        ret = err_prefix(err, -EIO, "%s", mount->mountpoint);
     else
-        ret = 0;
+        ret = ask_again(mount, request, &place->answer, err);
     free(request);
     if (ret < 0)
         return ret;

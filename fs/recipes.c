@@ -273,10 +273,13 @@ struct timespec recipes_changed(struct recipes *recipes)
 static void describe_idle(struct meld *meld, FILE *out)
 {
     struct meld_idle idle[MAX_TOLD];
-    size_t n = meld_idle_donors(meld, idle, MAX_TOLD);
+    size_t n;
 
+    meld_pin(meld);
+    n = meld_idle_donors(meld, idle, MAX_TOLD);
     for (size_t i = 0; i < n && i < MAX_TOLD; i++)
         fprintf(out, "idle_donor_name %s\n", idle[i].model);
+    meld_unpin(meld);
 }
 
 static void describe(const struct recipe *recipe, FILE *out)

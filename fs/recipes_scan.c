@@ -78,6 +78,7 @@ static struct generation *adopt(struct recipes *recipes, struct recipe *recipe, 
     struct generation *known = recipes_generation(recipes, recipe, generation_fingerprint(fresh));
 
     if (known) {
+        meld_move_plan(fresh->models[0].meld, known->models[0].meld);
         generation_let_go(fresh);
         generation_free(fresh);
         return known;

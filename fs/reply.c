@@ -8,8 +8,10 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "timed_wait.h"
 
 #define RESOLVE "resolve "
+#define PATIENCE_NS 250000000 /* signals are taken by the thread that answers */
 
 static uint64_t memory_of(const char *key)
 {
@@ -54,6 +56,9 @@ static void write_counters(const struct replies *a, FILE *out)
     write_number(out, "stats_bytes_read", c.stats_bytes_read);
     write_number(out, "stats_running", c.stats_running);
     write_number(out, "stats_kept_bytes", c.stats_kept);
+    write_number(out, "plans", c.plans);
+    write_number(out, "plan_bytes", c.plan_bytes);
+    write_number(out, "plans_again", c.plans_again);
 }
 
 static void write_status(const struct replies *a, FILE *out)
@@ -112,12 +117,84 @@ static void write_found(const struct replies *a, const struct found *found, FILE
     free(path);
 }
 
+/* Someone who waits for a plan, but not for long, and then it may still be made. */
+struct patience {
+    pthread_mutex_t lock;
+    pthread_cond_t over;
+    unsigned n_owners;
+    bool done;
+    int status;
+    struct err err;
+};
+
+/* With the lock held. */
+static void let_go(struct patience *patience)
+{
+    bool last = --patience->n_owners == 0;
+
+    pthread_mutex_unlock(&patience->lock);
+    if (!last)
+        return;
+    pthread_cond_destroy(&patience->over);
+    pthread_mutex_destroy(&patience->lock);
+    free(patience);
+}
+
+static void planned(void *arg, int status, const struct err *err)
+{
+    struct patience *patience = arg;
+
+    pthread_mutex_lock(&patience->lock);
+    patience->done = true;
+    patience->status = status;
+    patience->err = *err;
+    pthread_cond_signal(&patience->over);
+    let_go(patience);
+}
+
+/* 0; -EAGAIN: it takes longer; else err says why not. */
+static int have_planned(struct meld *meld, struct err *err)
+{
+    struct patience *patience = calloc(1, sizeof(*patience));
+    int status;
+
+    if (!patience)
+        return err_set(err, -ENOMEM, "out of memory");
+    pthread_mutex_init(&patience->lock, NULL);
+    pthread_cond_init(&patience->over, NULL);
+    patience->n_owners = 2;
+    meld_plan(meld, planned, patience);
+    pthread_mutex_lock(&patience->lock);
+    if (!patience->done)
+        timed_wait(&patience->over, &patience->lock, PATIENCE_NS);
+    status = patience->done ? patience->status : -EAGAIN;
+    *err = patience->err;
+    let_go(patience);
+    return status;
+}
+
+/* Where a plan is needed that was dropped, it is made first. */
+static int resolve(const struct replies *a, const char *path, struct found *found, struct err *err)
+{
+    int ret = names_walk(a->names, path, found, err);
+
+    if (ret != -EAGAIN)
+        return ret;
+    ret = have_planned(found->view->model->meld, err);
+    views_put(a->names->views, found->view);
+    return ret ? ret : names_walk(a->names, path, found, err);
+}
+
 static void write_resolved(const struct replies *a, const char *path, FILE *out)
 {
     struct found found;
     struct err err;
-    int ret = names_walk(a->names, path, &found, &err);
+    int ret = resolve(a, path, &found, &err);
 
+    if (ret == -EAGAIN) {
+        fputs("again 1\n", out);
+        return;
+    }
     if (ret == 0) {
         write_found(a, &found, out);
         views_put(a->names->views, found.view);

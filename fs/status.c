@@ -39,6 +39,14 @@ static void print_cache(const char *text)
     printf(", %" PRIu64 " evicted\n", answer_number(text, "evicted"));
 }
 
+static void print_plans(const char *text)
+{
+    printf("  plans       %" PRIu64 " in %s", answer_number(text, "plans"), memory(text, "plan_bytes").text);
+    if (answer_number(text, "plans_again"))
+        printf(", %" PRIu64 " made again", answer_number(text, "plans_again"));
+    printf("\n");
+}
+
 /* before: what the daemon said AGAIN seconds ago, or NULL. */
 static void print_statistics(const char *text, const char *before)
 {
@@ -117,6 +125,7 @@ static void print_answer(const char *mountpoint, char *text, const char *before,
     printf("  memory      %s, at most %s so far\n", memory(text, "memory_bytes").text,
            memory(text, "memory_peak_bytes").text);
     print_cache(text);
+    print_plans(text);
     if (answer_number(text, "stats_done") || answer_number(text, "stats_loaded") ||
         answer_number(text, "stats_running"))
         print_statistics(text, before);

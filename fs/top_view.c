@@ -136,9 +136,10 @@ static struct cli_text memory(const struct top_mount *mount, const char *key)
 
 static void say_memory(struct canvas *canvas, const struct top_mount *mount)
 {
-    say(canvas, "  memory %s: cache %s of %s, statistics %s, other %s", memory(mount, "memory_bytes").text,
-        memory(mount, "cache_used_bytes").text, memory(mount, "cache_bytes").text,
-        memory(mount, "stats_kept_bytes").text, cli_memory(answer_other_memory(mount->now)).text);
+    say(canvas, "  memory %s: cache %s of %s, statistics %s, plans %s, other %s",
+        memory(mount, "memory_bytes").text, memory(mount, "cache_used_bytes").text,
+        memory(mount, "cache_bytes").text, memory(mount, "stats_kept_bytes").text,
+        memory(mount, "plan_bytes").text, cli_memory(answer_other_memory(mount->now)).text);
 }
 
 /* ", 12 WORDS"; "" if the daemon does not know the key. */

@@ -349,6 +349,29 @@ static void a_folder(void **state)
     assert_int_equal(found_ino(&root), 1);
 }
 
+/* Of an idle recipe: files are looked up without its plan, variants need it, but for those that are there. */
+static void a_plan_that_was_dropped(void **state)
+{
+    struct found one = walk("one"), variant = walk("one/a=1"), at;
+    struct meld *meld = one.view->model->meld;
+    struct err err;
+
+    (void)state;
+    atomic_store(&meld->dropped, true);
+    is_at("one/config.json", "one/config.json");
+    is_at("one/a=1/config.json", "one/a=1/config.json");
+    assert_int_equal(names_walk(&names, "one/a=1/b=2", &at, &err), -EAGAIN);
+    assert_ptr_equal(at.view->model->meld, meld);
+    put(at);
+    assert_int_equal(names_walk(&names, "one/a=2", &at, &err), -EAGAIN);
+    assert_ptr_equal(at.view, one.view);
+    put(at);
+    atomic_store(&meld->dropped, false);
+    is_at("one/a=2", "one/a=2");
+    put(variant);
+    put(one);
+}
+
 static void recipes_come_and_go(void **state)
 {
     struct found one = walk("one");
@@ -491,6 +514,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(generations, setup, teardown),
         cmocka_unit_test_setup_teardown(back_to_an_older_one, setup, teardown),
         cmocka_unit_test_setup_teardown(a_folder, setup_folder, teardown),
+        cmocka_unit_test_setup_teardown(a_plan_that_was_dropped, setup_folder, teardown),
         cmocka_unit_test_setup_teardown(recipes_come_and_go, setup_folder, teardown),
         cmocka_unit_test_setup_teardown(twins, setup_folder, teardown),
         cmocka_unit_test_setup_teardown(recipes_that_are_gone_leave_nothing, setup_folder, teardown),

@@ -11,7 +11,8 @@
     "recipe /a.yml\npid 7\ngeneration 00ab\nuptime_seconds 62.0\nmemory_bytes 314572800\nhits 25\nmisses " \
     "14\n"                                                                                                 \
     "joined 1\nfailed 5\nserved_bytes 401000000\ncomputed_bytes 3000\nread_bytes 2000000000\n"             \
-    "cache_bytes 268435456\ncache_used_bytes 134217728\nstats_kept_bytes 1048576\nstats_done 5\n"          \
+    "cache_bytes 268435456\ncache_used_bytes 134217728\nstats_kept_bytes 1048576\nplan_bytes "             \
+    "2097152\nstats_done 5\n"                                                                              \
     "stats_running 2\nstats_todo 10\n"
 
 /* All lines, a newline behind each, freed by the next call. */
@@ -41,7 +42,7 @@ static void a_mount_has_its_figures(void **state)
         "\n"
         "/mnt/a  up 1 min 2 s, pid 7, generation 00ab\n"
         "  served 200 MB/s  computed 1.50 kB/s  sources 1.00 GB/s  cache hits 75 %  errors 5 (3 new)\n"
-        "  memory 300 MiB: cache 128 MiB of 256 MiB, statistics 1.00 MiB, other 171 MiB\n"
+        "  memory 300 MiB: cache 128 MiB of 256 MiB, statistics 1.00 MiB, plans 2.00 MiB, other 169 MiB\n"
         "  statistics of 5 tensors, 2 under way, 10 to do, 10.0 s left\n");
 }
 

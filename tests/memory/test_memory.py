@@ -175,6 +175,55 @@ def test_peak_memory_of_many_readers_with_a_small_cache(recipe, tmp_path):
     assert used < (16 << 20) + CONSTANT
 
 
+def search(folder: pathlib.Path, models: pathlib.Path, n: int) -> None:
+    """Recipes of a search over 70B models, with a weight for each layer."""
+    dice = random.Random(1)
+    folder.mkdir()
+    for i in range(n):
+        text = f"merge_method: task_arithmetic\nbase_model: {models}/base\ndtype: bfloat16\nmodels:\n"
+        for name in ("one", "two"):
+            text += f"- model: {models}/{name}\n  parameters:\n    weight:\n"
+            text += "".join(f"    - {{filter: .layers.{k}., value: {dice.random():.4f}}}\n" for k in range(LAYERS))
+            text += "    - {value: 0.5}\n"
+        (folder / f"r{i:03}.yml").write_text(text)
+
+
+def first_read(folder: pathlib.Path) -> bytes:
+    path = sorted(folder.glob("*.safetensors"))[7]  # nothing else is read: the plan is made for this
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        return os.pread(fd, 4096, 1 << 20)
+    finally:
+        os.close(fd)
+
+
+def test_peak_memory_of_a_folder_of_recipes(recipe, tmp_path):
+    """300 plans of a megabyte each, of which a few are held; each recipe is walked, and read twice."""
+    cache, most = 64 << 20, 40 << 20
+    search(tmp_path / "recipes", recipe.parent, 300)
+    with meld.Mount(tmp_path / "recipes", tmp_path / "mnt", f"cache={cache >> 20}M", foreground=True) as mount:
+        mounted = peak(mount.process.pid)
+        seconds, before = [], {}
+        for again in (False, True):
+            for folder in sorted(mount.point.iterdir()):
+                for path in folder.iterdir():
+                    assert path.stat().st_ino
+                start = time.monotonic()
+                part = first_read(folder)
+                seconds.append(time.monotonic() - start)
+                assert not again or before[folder] == part
+                before[folder] = part
+        used = peak(mount.process.pid)
+        told = json.loads(meld.good("status", "--json", mount.point))["mounts"][0]
+    print(
+        f"\n  peak resident size of 300 recipes, cache {cache >> 20} MiB: {mounted >> 20} MiB mounted, {used >> 20} MiB "
+        f"after reading each twice; {told['plans']} plans in {told['plan_bytes'] >> 20} MiB, {told['plans_again']} made "
+        f"again; first byte of an idle recipe after {sorted(seconds)[len(seconds) // 2] * 1000:.1f} ms")  # fmt: skip
+    assert told["plans_again"] > 500 and told["failed"] == 0
+    assert used < cache + most
+
+
 def test_an_interrupted_export_leaves_nothing(tmp_path):
     """Stopped when 10 MB of 1.8 GB are written."""
     recipe = make_merge(tmp_path, 1, 4096)

@@ -474,17 +474,30 @@ static bool is_whole(const struct outdir *folder)
     return whole;
 }
 
-/* Journals go after the names are on the disk, the record last. What cannot be removed does no harm. */
-static void remove_journals(const struct outdir *folder, bool whole)
+static bool is_record_to_be(const char *name)
+{
+    return is_record(name) && name[strlen(RECORD)] != '\0';
+}
+
+/* What was to be one goes first: without the record nobody would look for it. What cannot be removed does no
+ * harm. */
+static void remove_record(const struct outdir *folder)
 {
     struct err err;
 
+    sweep(folder, is_record_to_be, &err);
+    unlinkat(folder->fd, RECORD, 0);
+}
+
+/* Journals go after the names are on the disk, the record last. */
+static void remove_journals(const struct outdir *folder, bool whole)
+{
     for (size_t i = 0; i < folder->n; i++) {
         if (folder->targets[i].computed && (whole || folder->targets[i].mine))
             journal_remove(folder->fd, folder->targets[i].journal);
     }
     if (whole)
-        sweep(folder, is_record, &err);
+        remove_record(folder);
 }
 
 int outdir_finish(struct outdir *folder, bool *whole, struct err *err)
@@ -531,7 +544,6 @@ static void abandon_target(const struct outdir *folder, struct target *target)
 
 uint64_t outdir_abandon(struct outdir *folder)
 {
-    struct err err;
     uint64_t kept;
 
     for (size_t i = 0; folder->targets && i < folder->n; i++)
@@ -541,7 +553,7 @@ uint64_t outdir_abandon(struct outdir *folder)
     kept = folder->targets ? outdir_done(folder) : 0;
     /* Nobody else relies on the record if the lock can be had for oneself. */
     if (kept == 0 && folder->claimed && is_empty(folder) && flock(folder->fd, LOCK_EX | LOCK_NB) == 0)
-        sweep(folder, is_record, &err);
+        remove_record(folder);
     if (kept == 0 && folder->made)
         rmdir(folder->dir);
     return kept;

@@ -29,6 +29,12 @@ enum { SPREAD_ZEROS = 8 };
 
 enum { TASK_FUSED = 4 }; /* donors that the fused task vector kernels take */
 
+/* The draws of elements `first` and on under a model. */
+struct draws {
+    uint64_t seed, first;
+    uint32_t model;
+};
+
 /* A primitive that rounds has one entry a working type; of those for float64 only ROUND_NONE is there. */
 struct kernels {
     const char *isa; /* "baseline", "avx2", "avx512"; "f64" */
@@ -84,13 +90,18 @@ struct kernels {
     void (*select)(real *x, const real *by, real_bits low, real_bits high, size_t n);
     /* delta, order_key and spread_zeros of packed BF16. NULL for float64. */
     void (*delta_keys_bf16)(const void *x, const void *base, uint32_t zero, uint32_t *key, size_t n);
-    /* words: of elements [first, first + n), as rng_word has them */
-    void (*random)(uint32_t *words, uint64_t seed, uint32_t model, uint64_t first, size_t n);
-    /* x = x times (word >> 8) < limit */
-    void (*keep_random)(real *x, const uint32_t *words, uint32_t limit, size_t n);
-    /* the same, with a limit of low + step rank */
-    void (*keep_ranked)(real *x, const uint32_t *words, const uint32_t *rank, double low, double step,
+    /* keep: all bits where rng_draw has it of probability p, else 0 */
+    void (*keep_random)(const struct draws *of, double p, uint16_t *keep, size_t n);
+    /* the same of probabilities low + step rank, above 0 and below 1; rank below 2^31 */
+    void (*keep_ranked)(const struct draws *of, const uint32_t *rank, double low, double step, uint16_t *keep,
                         size_t n);
+    /* x = x times whether it is kept */
+    void (*keep)(real *x, const uint16_t *keep, size_t n);
+    /* out = r(r(d scale) w), d being delta_bf16 after keep. NULL for float64. */
+    void (*kept_bf16)(const void *x, const void *base, const uint16_t *keep, real scale, real w, real *out,
+                      size_t n);
+    /* sums = sum_abs of delta_bf16, and of that after keep. NULL for float64. */
+    void (*norms_bf16)(const void *x, const void *base, const uint16_t *keep, double sums[2], size_t n);
     /* The sum of |x|, of r(x x), in float64: the bytes are the same everywhere, and depend on how a tensor is
      * cut. */
     double (*sum_abs)(const real *x, size_t n);

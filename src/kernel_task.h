@@ -3,12 +3,6 @@
 #ifndef KERNEL_TASK_H
 #define KERNEL_TASK_H
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
-#include "rng.h"
-
 INLINE void delta(round_fn *r, const real *x, const real *base, real *out, size_t n)
 {
     EACH_ELEMENT
@@ -88,138 +82,6 @@ static void select_by(real *x, const real *by, real_bits low, real_bits high, si
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
         x[i] = x[i] * (magnitude(by[i]) - low < span ? (real)1 : (real)0);
-}
-
-/* ---- random numbers */
-
-/* Philox in lanes of 64 bits whose upper halves mean nothing, which is what a widening product wants of its
- * factors and gives back. Compilers know that product only by its name. */
-#if defined(__AVX512F__)
-#define WIDE 64
-#define WIDEN(a, b) ((wide)_mm512_mul_epu32((__m512i)(a), (__m512i)(b)))
-#elif defined(__AVX2__)
-#define WIDE 32
-#define WIDEN(a, b) ((wide)_mm256_mul_epu32((__m256i)(a), (__m256i)(b)))
-#elif defined(__SSE2__)
-#define WIDE 16
-#define WIDEN(a, b) ((wide)_mm_mul_epu32((__m128i)(a), (__m128i)(b)))
-#else
-#define WIDE 16
-#define WIDEN(a, b) (((a)&0xffffffff) * ((b)&0xffffffff))
-#endif
-typedef uint64_t wide __attribute__((vector_size(WIDE)));
-
-enum { WIDE_LANES = WIDE / 8, RNG_BLOCKS = 64, RNG_ABREAST = 2 };
-
-/* Lanes of two in turn, those of even and of odd number: what every instruction set interleaves in place.
- * LANE_BLOCKS has the blocks stand in such lanes that the one, and then the other, are in order. */
-#if WIDE == 64
-#define LANE_BLOCKS            \
-    {                          \
-        0, 4, 1, 5, 2, 6, 3, 7 \
-    }
-#define EVEN_LANES(a, b) __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14)
-#define ODD_LANES(a, b) __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15)
-#elif WIDE == 32
-#define LANE_BLOCKS \
-    {               \
-        0, 2, 1, 3  \
-    }
-#define EVEN_LANES(a, b) __builtin_shufflevector(a, b, 0, 4, 2, 6)
-#define ODD_LANES(a, b) __builtin_shufflevector(a, b, 1, 5, 3, 7)
-#else
-#define LANE_BLOCKS \
-    {               \
-        0, 1        \
-    }
-#define EVEN_LANES(a, b) __builtin_shufflevector(a, b, 0, 2)
-#define ODD_LANES(a, b) __builtin_shufflevector(a, b, 1, 3)
-#endif
-
-struct rng_lanes {
-    wide c0, c1, c2, c3;
-};
-
-/* The same in all lanes. */
-INLINE wide wide_of(uint32_t value)
-{
-    return (wide){0} + value;
-}
-
-INLINE struct rng_lanes rng_round(struct rng_lanes c, uint32_t k0, uint32_t k1)
-{
-    wide p0 = WIDEN(c.c0, wide_of(RNG_MULTIPLIER_0)), p1 = WIDEN(c.c2, wide_of(RNG_MULTIPLIER_1));
-
-    return (struct rng_lanes){p1 >> 32 ^ c.c1 ^ wide_of(k0), p1, p0 >> 32 ^ c.c3 ^ wide_of(k1), p0};
-}
-
-INLINE wide wide_pair(wide low, wide high)
-{
-    return (low & wide_of(UINT32_MAX)) | high << 32;
-}
-
-/* The words of WIDE_LANES blocks. */
-INLINE void rng_store(struct rng_lanes c, uint32_t *words)
-{
-    const wide words01 = wide_pair(c.c0, c.c1), words23 = wide_pair(c.c2, c.c3);
-    const wide pairs[2] = {EVEN_LANES(words01, words23), ODD_LANES(words01, words23)};
-
-    memcpy(words, pairs, sizeof(pairs));
-}
-
-/* Of RNG_ABREAST times WIDE_LANES blocks from `block` on: a round waits for the one before, so that several
- * are under way at a time. */
-INLINE void rng_wide(uint64_t seed, uint32_t model, uint64_t block, uint32_t *words)
-{
-    struct rng_lanes c[RNG_ABREAST];
-
-    for (uint32_t j = 0; j < RNG_ABREAST; j++) {
-        const wide at = (wide)LANE_BLOCKS + (block + j * WIDE_LANES);
-        c[j] = (struct rng_lanes){at, at >> 32, (wide){0}, wide_of(model)};
-    }
-    for (uint32_t i = 0; i < RNG_ROUNDS; i++)
-        for (uint32_t j = 0; j < RNG_ABREAST; j++)
-            c[j] = rng_round(c[j], (uint32_t)seed + i * RNG_WEYL_0, (uint32_t)(seed >> 32) + i * RNG_WEYL_1);
-    for (uint32_t j = 0; j < RNG_ABREAST; j++)
-        rng_store(c[j], words + j * WIDE_LANES * RNG_WORDS);
-}
-
-/* Blocks [block, block + RNG_BLOCKS). */
-static void rng_blocks(uint64_t seed, uint32_t model, uint64_t block, uint32_t *words)
-{
-    for (size_t i = 0; i < RNG_BLOCKS; i += RNG_ABREAST * WIDE_LANES)
-        rng_wide(seed, model, block + i, words + i * RNG_WORDS);
-}
-
-/* All but whole chunks is taken from chunks made aside. */
-static void random_words(uint32_t *words, uint64_t seed, uint32_t model, uint64_t first, size_t n)
-{
-    enum { CHUNK = RNG_BLOCKS * RNG_WORDS };
-    uint32_t aside[CHUNK];
-
-    for (size_t at = 0, step; at < n; at += step) {
-        size_t skip = (size_t)((first + at) % RNG_WORDS);
-        uint64_t block = (first + at) / RNG_WORDS;
-        step = n - at < CHUNK - skip ? n - at : CHUNK - skip;
-        rng_blocks(seed, model, block, step == CHUNK ? words + at : aside);
-        if (step < CHUNK)
-            memcpy(words + at, aside + skip, step * sizeof(*words));
-    }
-}
-
-static void keep_random(real *x, const uint32_t *words, uint32_t limit, size_t n)
-{
-    EACH_ELEMENT
-    for (size_t i = 0; i < n; i++)
-        x[i] = x[i] * ((int32_t)(words[i] >> 8) < (int32_t)limit ? (real)1 : (real)0);
-}
-
-static void keep_ranked(real *x, const uint32_t *words, const uint32_t *rank, double low, double step,
-                        size_t n)
-{
-    EACH_ELEMENT
-    for (size_t i = 0; i < n; i++)
-        x[i] = x[i] * (words[i] >> 8 < low + step * rank[i] ? (real)1 : (real)0);
 }
 
 /* ---- sums in float64: SUM_LANES interleaved ones, added in order at the end */
@@ -306,18 +168,18 @@ INLINE void divide_by(round_fn *r, real *acc, const real *divisor, size_t n)
 }
 EACH_TYPE(divide_by, (real * acc, const real *divisor, size_t n), acc, divisor, n)
 
-/* Element i of the result, not rounded. k and normalize are constants where this is inlined. */
-INLINE real consensus_one(round_fn *r, unsigned k, bool normalize, real base, const real *const *e,
-                          const real *w, real lambda, size_t i)
+/* An element of the result, not rounded. k and normalize are constants where this is inlined. */
+INLINE real consensus_one(round_fn *r, unsigned k, bool normalize, real base, const real *e, const real *w,
+                          real lambda)
 {
     real sum = 0, m = 0, d = 0;
 
     for (unsigned j = 0; j < k; j++)
-        sum = sum + e[j][i];
+        sum = sum + e[j];
     sum = r(sum);
     for (unsigned j = 0; j < k; j++) {
-        real agreed = agrees(e[j][i], sum);
-        m = m + e[j][i] * agreed;
+        real agreed = agrees(e[j], sum);
+        m = m + e[j] * agreed;
         d = d + w[j] * agreed;
     }
     d = r(d);
@@ -330,16 +192,20 @@ INLINE real consensus_one(round_fn *r, unsigned k, bool normalize, real base, co
 INLINE void consensus_of(round_fn *r, unsigned k, bool normalize, const real *base, const real *const *x,
                          const real *w, real lambda, real *out, size_t n)
 {
-    const real *e[TASK_FUSED];
+    const real *delta[TASK_FUSED];
     real weight[TASK_FUSED];
 
     for (unsigned j = 0; j < k; j++) {
-        e[j] = x[j];
+        delta[j] = x[j];
         weight[j] = w[j];
     }
     EACH_ELEMENT
-    for (size_t i = 0; i < n; i++)
-        out[i] = r(consensus_one(r, k, normalize, base[i], e, weight, lambda, i));
+    for (size_t i = 0; i < n; i++) {
+        real e[TASK_FUSED];
+        for (unsigned j = 0; j < k; j++)
+            e[j] = delta[j][i];
+        out[i] = r(consensus_one(r, k, normalize, base[i], e, weight, lambda));
+    }
 }
 
 INLINE void consensus(round_fn *r, unsigned k, const real *base, const real *const *x, const real *w,
@@ -373,16 +239,20 @@ INLINE void consensus_bf16_of(unsigned k, bool normalize, const void *base, cons
 {
     const u16_packed *b = base;
     u16_packed *y = out;
-    const float *e[TASK_FUSED];
+    const float *delta[TASK_FUSED];
     float weight[TASK_FUSED];
 
     for (unsigned j = 0; j < k; j++) {
-        e[j] = x[j];
+        delta[j] = x[j];
         weight[j] = w[j];
     }
     EACH_ELEMENT
-    for (size_t i = 0; i < n; i++)
-        y[i] = pack_one(consensus_one(round_bf16, k, normalize, from_bf16(b[i]), e, weight, lambda, i));
+    for (size_t i = 0; i < n; i++) {
+        float e[TASK_FUSED];
+        for (unsigned j = 0; j < k; j++)
+            e[j] = delta[j][i];
+        y[i] = pack_one(consensus_one(round_bf16, k, normalize, from_bf16(b[i]), e, weight, lambda));
+    }
 }
 
 /* Element i of the weighted deltas' sum, not rounded. */

@@ -562,6 +562,8 @@ EACH_TYPE(nearswap, (const real *a, const real *b, real t, real *out, size_t n),
 
 #include "kernel_task.h"
 
+#include "kernel_random.h"
+
 #include "kernel_norm.h"
 
 #define JOIN(a, b) a##b
@@ -602,6 +604,8 @@ const struct kernels SET(KERNEL_ISA) = {
     .delta_keys_bf16 = delta_keys_bf16,
     .consensus_bf16 = {NULL, consensus_bf16_1, consensus_bf16_2, consensus_bf16_3, consensus_bf16_4},
     .sum_bf16 = {NULL, sum_bf16_1, sum_bf16_2, sum_bf16_3, sum_bf16_4},
+    .norms_bf16 = norms_bf16,
+    .kept_bf16 = kept_bf16,
     .squares_bf16 = squares_bf16,
     .dot_bf16 = dot_bf16,
     .mix_bf16 = mix_of_bf16,
@@ -617,9 +621,9 @@ const struct kernels SET(KERNEL_ISA) = {
     .order_key = ENTRIES(order_key),
     .spread_zeros = spread_zeros,
     .select = select_by,
-    .random = random_words,
     .keep_random = keep_random,
     .keep_ranked = keep_ranked,
+    .keep = keep_some,
     .sum_abs = sum_abs,
     .sum_squares = ENTRIES(sum_squares),
     .agree = ENTRIES(agree),

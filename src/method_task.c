@@ -94,10 +94,8 @@ static void prune_all(struct task *task)
     real *const *deltas = tile->temp + PRUNE_TEMPS, *w = tile->scalars;
 
     rounded_weights(task->merge, task->kernels, w);
-    for (unsigned i = 0; i < task->n_donors; i++) {
-        prune_delta(task->merge, task->kernels, tile, i, deltas[i]);
-        task->kernels->scale[task->round](deltas[i], w[i], tile->n);
-    }
+    for (unsigned i = 0; i < task->n_donors; i++)
+        prune_weighted(task->merge, task->kernels, tile, i, w[i], deltas[i]);
     task->deltas = deltas;
 }
 
@@ -162,16 +160,6 @@ static bool run_packed(const struct merge *merge, const struct kernels *kernels,
     return true;
 }
 
-/* The deltas of a tile of elements as stored, pruned and weighted. */
-static void weigh_pruned(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                         const real *w, real *const *deltas)
-{
-    for (unsigned i = 0; i < task_donors(merge); i++) {
-        prune_delta(merge, kernels, tile, i, deltas[i]);
-        kernels->scale[round_of(merge->work)](deltas[i], w[i], tile->n);
-    }
-}
-
 /* `tile` is a part of what was asked for, out its result. */
 static void join_pruned(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                         const real *w, void *out)
@@ -186,7 +174,8 @@ static void join_pruned(const struct merge *merge, const struct kernels *kernels
     real lambda = (real)merge->shared[TASK_LAMBDA];
     real *const *deltas = tile->temp + PRUNE_TEMPS;
 
-    weigh_pruned(merge, kernels, tile, w, deltas);
+    for (unsigned i = 0; i < task.n_donors; i++)
+        prune_weighted(merge, kernels, tile, i, w[i], deltas[i]);
     if (family->consensus)
         kernels->consensus_bf16[task.n_donors](tile->packed[merge->base], (const real *const *)deltas, w,
                                                normalize, lambda, out, tile->n);

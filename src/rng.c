@@ -1,7 +1,5 @@
 #include "rng.h"
 
-#include <math.h>
-
 static void multiply(uint32_t a, uint32_t b, uint32_t *high, uint32_t *low)
 {
     uint64_t product = (uint64_t)a * b;
@@ -31,19 +29,23 @@ void rng_block(uint64_t key, const uint32_t counter[RNG_WORDS], uint32_t out[RNG
     out[3] = c3;
 }
 
-uint32_t rng_word(uint64_t seed, uint32_t model, uint64_t element)
+/* which: counter word 2. */
+static uint32_t half_of(uint64_t seed, uint32_t model, uint64_t element, uint32_t which)
 {
-    uint64_t block = element / RNG_WORDS;
-    const uint32_t counter[RNG_WORDS] = {(uint32_t)block, (uint32_t)(block >> 32), 0, model};
-    uint32_t words[RNG_WORDS];
+    uint64_t block = element / RNG_HALVES;
+    const uint32_t counter[RNG_WORDS] = {(uint32_t)block, (uint32_t)(block >> 32), which, model};
+    uint32_t words[RNG_WORDS], half = element % RNG_HALVES;
 
     rng_block(seed, counter, words);
-    return words[element % RNG_WORDS];
+    return words[half / 2] >> half % 2 * 16 & 0xffff;
 }
 
-uint32_t rng_limit(double p)
+uint32_t rng_word(uint64_t seed, uint32_t model, uint64_t element)
 {
-    double limit = ceil(p * 0x1p24);
+    return half_of(seed, model, element, 0) << 16 | half_of(seed, model, element, 1);
+}
 
-    return limit > 0x1p24 ? 1u << 24 : limit > 0 ? (uint32_t)limit : 0;
+bool rng_draw(uint64_t seed, uint32_t model, uint64_t element, double p)
+{
+    return rng_word(seed, model, element) * 0x1p-32 < p;
 }

@@ -6,7 +6,6 @@
 
 #include "blocks.h"
 #include "rank.h"
-#include "rng.h"
 #include "row_limit.h"
 
 /* Behind the state's struct order. */
@@ -212,24 +211,23 @@ static void prune_sorted(const struct merge *merge, const struct kernels *kernel
 
 /* ---- at random */
 
-static uint32_t *words_of(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                          unsigned donor)
+/* Is what stays drawn whatever the delta is? */
+static bool is_random(const struct merge *merge)
 {
-    uint32_t *words = (uint32_t *)(void *)tile->temp[0];
-
-    kernels->random(words, merge->seed, donor, tile->first, tile->n);
-    return words;
+    return family_of(merge)->prune == PRUNE_RANDOM;
 }
 
-static void prune_random(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                         unsigned donor, real *d)
+static struct draws draws_of(const struct merge *merge, const struct tile *tile, unsigned donor)
+{
+    return (struct draws){merge->seed, tile->first, donor};
+}
+
+/* The density as mergekit has it. */
+static double probability_of(const struct merge *merge, unsigned donor)
 {
     double density = donor_value(merge, donor, TASK_DENSITY);
-    double p = merge->work == DTYPE_BF16 ? (double)kernel_round(ROUND_BF16, density) : (double)(float)density;
 
-    if (is_wide(merge))
-        narrow(d, d, tile->n);
-    kernels->keep_random(d, words_of(merge, kernels, tile, donor), rng_limit(p), tile->n);
+    return merge->work == DTYPE_BF16 ? (double)kernel_round(ROUND_BF16, density) : (double)(float)density;
 }
 
 static uint64_t row_of(const struct merge *merge)
@@ -251,19 +249,41 @@ static const uint32_t *ranks_of(const struct merge *merge, const struct kernels 
     return rank;
 }
 
-static void prune_ranked(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                         unsigned donor, real *d)
+static void keep_ranked(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        unsigned donor, const real *d, uint16_t *keep)
 {
     double density = donor_value(merge, donor, TASK_DENSITY), epsilon = donor_value(merge, donor, TASK_OWN);
     uint64_t row = row_of(merge);
     const uint32_t *rank = ranks_of(merge, kernels, tile, d);
+    const struct draws draws = draws_of(merge, tile, donor);
 
-    if (is_wide(merge))
-        narrow(d, d, tile->n);
     if (row == 1)
         epsilon = 0;
-    kernels->keep_ranked(d, words_of(merge, kernels, tile, donor), rank, (density - epsilon) * 0x1p24,
-                         row == 1 ? 0 : 2 * epsilon / (double)(row - 1) * 0x1p24, tile->n);
+    kernels->keep_ranked(&draws, rank, density - epsilon, row == 1 ? 0 : 2 * epsilon / (double)(row - 1),
+                         keep, tile->n);
+}
+
+/* Which elements of the delta d stay; NULL where they are not ranked. Ranks take tile->temp but the first. */
+static void keep_drawn(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                       unsigned donor, const real *d, uint16_t *keep)
+{
+    const struct draws draws = draws_of(merge, tile, donor);
+
+    if (is_random(merge))
+        kernels->keep_random(&draws, probability_of(merge, donor), keep, tile->n);
+    else
+        keep_ranked(merge, kernels, tile, donor, d, keep);
+}
+
+static void prune_drawn(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        unsigned donor, real *d)
+{
+    uint16_t *keep = (uint16_t *)(void *)tile->temp[0];
+
+    keep_drawn(merge, kernels, tile, donor, d, keep);
+    if (is_wide(merge))
+        narrow(d, d, tile->n);
+    kernels->keep(d, keep, tile->n);
 }
 
 /* ---- a donor's delta */
@@ -274,10 +294,8 @@ static void prune_some(const struct merge *merge, const struct kernels *kernels,
 {
     if (sorts(merge))
         prune_sorted(merge, kernels, tile, donor, d);
-    else if (family_of(merge)->prune == PRUNE_RANDOM)
-        prune_random(merge, kernels, tile, donor, d);
     else
-        prune_ranked(merge, kernels, tile, donor, d);
+        prune_drawn(merge, kernels, tile, donor, d);
 }
 
 void prune_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
@@ -304,16 +322,36 @@ static const struct norms *norms_of(const struct merge *merge, const void *state
     return (const void *)((const char *)state + order_size(prune_order_series(merge)));
 }
 
+static real scale_in(const struct merge *merge, const struct tile *tile, unsigned donor)
+{
+    return needs_norms(merge) ? norms_of(merge, tile->stats)->scale[donor] : 1;
+}
+
 void prune_delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                  unsigned donor, real *d)
 {
-    real scale = needs_norms(merge) ? norms_of(merge, tile->stats)->scale[donor] : 1;
+    real scale = scale_in(merge, tile, donor);
 
     prune_values(merge, kernels, tile, donor, d);
     if (scale != 1)
         kernels->scale[round_of(merge->work)](d, scale, tile->n);
     if (is_wide(merge) && !sorts(merge) && scale != 1)
         narrow(d, d, tile->n);
+}
+
+void prune_weighted(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                    unsigned donor, real w, real *e)
+{
+    uint16_t *keep = (uint16_t *)(void *)tile->temp[0];
+
+    if (!tile->packed || !is_random(merge) || keep_of(merge, donor) != KEEP_SOME) {
+        prune_delta(merge, kernels, tile, donor, e);
+        kernels->scale[round_of(merge->work)](e, w, tile->n);
+        return;
+    }
+    keep_drawn(merge, kernels, tile, donor, NULL, keep);
+    kernels->kept_bf16(tile->packed[task_input(merge, donor)], tile->packed[merge->base], keep,
+                       scale_in(merge, tile, donor), w, e, tile->n);
 }
 
 /* ---- norms */
@@ -328,23 +366,44 @@ static size_t norms_size(const struct merge *merge)
     return task_donors(merge) * sizeof(struct norm_acc);
 }
 
+/* Of a tile of elements as stored. */
+static void norms_of_drawn(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                           unsigned donor, struct norm_acc *acc)
+{
+    uint16_t *keep = (uint16_t *)(void *)tile->temp[0];
+    double sums[2];
+
+    if (!is_random(merge))
+        delta(merge, kernels, tile, donor, tile->out);
+    keep_drawn(merge, kernels, tile, donor, tile->out, keep);
+    kernels->norms_bf16(tile->packed[task_input(merge, donor)], tile->packed[merge->base], keep, sums,
+                        tile->n);
+    acc->before += sums[0];
+    acc->after += sums[1];
+}
+
+static void norms_of_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                            unsigned donor, struct norm_acc *acc)
+{
+    delta(merge, kernels, tile, donor, tile->out);
+    if (is_wide(merge) && !sorts(merge))
+        narrow(tile->out, tile->out, tile->n);
+    acc->before += kernels->sum_abs(tile->out, tile->n);
+    if (is_wide(merge))
+        delta(merge, kernels, tile, donor, tile->out);
+    prune_some(merge, kernels, tile, donor, tile->out);
+    acc->after += kernels->sum_abs(tile->out, tile->n);
+}
+
 static void norms_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                       void *acc)
 {
     struct norm_acc *accs = acc;
 
-    for (unsigned i = 0; i < task_donors(merge); i++) {
-        if (keep_of(merge, i) != KEEP_SOME)
-            continue;
-        delta(merge, kernels, tile, i, tile->out);
-        if (is_wide(merge) && !sorts(merge))
-            narrow(tile->out, tile->out, tile->n);
-        accs[i].before += kernels->sum_abs(tile->out, tile->n);
-        if (is_wide(merge))
-            delta(merge, kernels, tile, i, tile->out);
-        prune_some(merge, kernels, tile, i, tile->out);
-        accs[i].after += kernels->sum_abs(tile->out, tile->n);
-    }
+    for (unsigned i = 0; i < task_donors(merge); i++)
+        if (keep_of(merge, i) == KEEP_SOME)
+            (tile->packed && !sorts(merge) ? norms_of_drawn : norms_of_values)(merge, kernels, tile, i,
+                                                                               accs + i);
 }
 
 static real ratio_in(enum round round, double before, double after)

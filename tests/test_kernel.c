@@ -345,6 +345,47 @@ static void check_sum(const struct kernels *k, unsigned n_donors, float divisor,
     free(p);
 }
 
+/* Delta, keep, scale and scale. */
+static void check_kept(const struct kernels *k, size_t n, size_t shift)
+{
+    static uint16_t keep[N];
+    struct packs *p = packs_new(k, n, shift);
+
+    k->keep_random(&(struct draws){n, shift, 0}, 0.53, keep, n);
+    k->delta_bf16(p->in[0], p->in[1], p->want, n);
+    k->keep(p->want, keep, n);
+    k->scale[ROUND_BF16](p->want, 1.9921875f, n);
+    k->scale[ROUND_BF16](p->want, -0.3984375f, n);
+    k->kept_bf16(p->in[0], p->in[1], keep, 1.9921875f, -0.3984375f, p->out, n);
+    check_packed("what is kept of packed", k, p, NULL, n);
+    free(p);
+}
+
+/* Of what is finite, subnormals included, or not. */
+static void check_norms(const struct kernels *k, bool finite, size_t n, size_t shift)
+{
+    static uint16_t keep[N];
+    struct packs *p = packs_new(k, n, shift);
+    double sums[2], want[2];
+
+    for (size_t i = 0; finite && i < n; i++)
+        for (unsigned j = 0; j < 2; j++)
+            p->x[j][i] = fabsf(p->x[j][i]) < 1e30f ? p->x[j][i] : 0x1p-130f;
+    for (unsigned j = 0; j < 2; j++)
+        k->pack[DTYPE_BF16](p->x[j], p->bytes[j] + shift, n);
+    k->keep_random(&(struct draws){n, shift, finite}, 0.53, keep, n);
+    k->norms_bf16(p->in[0], p->in[1], keep, sums, n);
+    k->delta_bf16(p->in[0], p->in[1], p->want, n);
+    want[0] = k->sum_abs(p->want, n);
+    k->keep(p->want, keep, n);
+    want[1] = k->sum_abs(p->want, n);
+    assert_true(!finite || isfinite(want[0]));
+    for (unsigned j = 0; j < 2; j++)
+        if (sums[j] != want[j] && !(isnan(sums[j]) && isnan(want[j])))
+            fail_msg("%s: norm %u of %zu is %a, not %a", k->isa, j, n, sums[j], want[j]);
+    free(p);
+}
+
 static void check_deltas(const struct kernels *k, size_t n, size_t shift)
 {
     struct packs *p = packs_new(k, n, shift);
@@ -387,6 +428,9 @@ static void check_all_packed(const struct kernels *k, size_t n, size_t shift)
             check_sum(k, i, j ? 1.0f : -0.3984375f, n, shift);
         }
     }
+    check_kept(k, n, shift);
+    check_norms(k, true, n, shift);
+    check_norms(k, false, n, shift);
     check_deltas(k, n, shift);
     check_sums(k, n, shift);
 }

@@ -50,7 +50,7 @@ static void check_kept(const struct sparse_case *c, unsigned donor, double p)
     float *x = case_values(c, donor);
 
     for (uint64_t i = 0; i < n; i++) {
-        bool keep = rng_word(c->recipe.merge.seed, donor, i) >> 8 < p * 0x1p24;
+        bool keep = rng_draw(c->recipe.merge.seed, donor, i, p);
         kept += keep;
         if (c->out[i] != (keep ? x[i] : 0))
             fail_msg("%s in %s: element %zu is %g, its delta %g, to be kept: %d", c->recipe.merge.name,
@@ -212,12 +212,12 @@ static void check_della(enum dtype work, unsigned ndim, const uint64_t *shape, s
     for (uint64_t i = 0; i < c->recipe.merge.n; i++) {
         double p =
             row == 1 ? density : density - epsilon + 2 * epsilon * rank_in_row(x, row, i) / (double)(row - 1);
-        uint32_t word = rng_word(c->recipe.merge.seed, 1, i) >> 8;
+        uint32_t word = rng_word(c->recipe.merge.seed, 1, i);
         bool keep = c->out[i] != 0;
         sum += p;
         variance += p * (1 - p);
         kept += keep;
-        if (keep != (word < p * 0x1p24) && fabs(word - p * 0x1p24) > 1)
+        if (keep != (word < p * 0x1p32) && fabs(word - p * 0x1p32) > 1)
             fail_msg("rows of %zu in %s: element %zu of probability %g, word %x, is %g", row,
                      dtype_name(work), (size_t)i, p, word, (double)c->out[i]);
         if (keep && c->out[i] != x[i])

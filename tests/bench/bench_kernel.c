@@ -72,8 +72,11 @@ STEP(delta_bf16, k->delta[ROUND_BF16](m->a, m->b, m->acc, TILE))
 STEP(order_key_bf16, k->order_key[ROUND_BF16](m->a, m->key, TILE))
 STEP(order_key_f32, k->order_key[ROUND_NONE](m->a, m->key, TILE))
 STEP(select_step, k->select(m->acc, m->a, 0x3b000000, 0x40000000, TILE))
-STEP(random_step, k->random(m->key, 1, 2, 0, TILE))
-STEP(keep_random, k->keep_random(m->acc, m->key, 1 << 23, TILE))
+STEP(keep_random, k->keep_random(&(struct draws){1, 0, 2}, 0.53, (uint16_t *)(void *)m->key, TILE))
+STEP(keep_ranked, k->keep_ranked(&(struct draws){1, 0, 2}, m->key, 0.4, 0x1p-26, (void *)m->p16[3], TILE))
+STEP(keep_step, k->keep(m->acc, (const uint16_t *)(const void *)m->p16[0], TILE))
+STEP(norms_bf16, k->norms_bf16(m->p16[0], m->p16[1], (const void *)m->p16[2], (double[]){0, 0}, TILE))
+STEP(kept_bf16, k->kept_bf16(m->p16[1], m->p16[0], (const void *)m->p16[2], 1.3f, 0.6f, m->acc, TILE))
 STEP(agree_bf16, k->agree[ROUND_BF16](m->acc, m->a, m->b, 0.3f, TILE))
 STEP(consensus_bf16, k->consensus[ROUND_BF16][2](m->a, (const float *[]){m->a, m->b},
                                                  (const float[]){1.0f, 0.5f}, true, 1.0f, m->acc, TILE))
@@ -126,8 +129,11 @@ static const struct step {
     {"order_key bf16", order_key_bf16, 4, 4},
     {"order_key f32", order_key_f32, 4, 4},
     {"select", select_step, 8, 4},
-    {"random", random_step, 0, 4},
-    {"keep_random", keep_random, 8, 4},
+    {"keep_random", keep_random, 0, 2},
+    {"keep_ranked", keep_ranked, 4, 2},
+    {"keep", keep_step, 6, 4},
+    {"norms_bf16", norms_bf16, 6, 0},
+    {"kept_bf16", kept_bf16, 6, 4},
     {"agree bf16", agree_bf16, 12, 4},
     {"consensus bf16[2]", consensus_bf16, 8, 4},
     {"nearswap f32", nearswap_f32, 8, 4},

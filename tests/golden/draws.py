@@ -8,17 +8,22 @@ import xxhash
 MASK = 0xFFFFFFFF
 
 
-def draws(seed: int, name: str, model: int, n: int) -> numpy.ndarray:
-    """Word i of Philox4x32-10, for element i of donor `model` of tensor `name`."""
-    key = seed ^ xxhash.xxh64_intdigest(name.encode())
-    blocks = numpy.arange((n + 3) // 4, dtype=numpy.uint64)
-    c = [blocks & MASK, blocks >> 32, blocks * 0, blocks * 0 + model]
+def halves(key: int, model: int, which: int, n: int) -> numpy.ndarray:
+    """Philox4x32-10's blocks of counters (0, 0, which, model), (1, 0, which, model) ... as n halves of words."""
+    blocks = numpy.arange((n + 7) // 8, dtype=numpy.uint64)
+    c = [blocks & MASK, blocks >> 32, blocks * 0 + which, blocks * 0 + model]
     low, high = key & MASK, key >> 32
     for _ in range(10):
         a, b = c[0] * numpy.uint64(0xD2511F53), c[2] * numpy.uint64(0xCD9E8D57)
         c = [(b >> 32) ^ c[1] ^ numpy.uint64(low), b & MASK, (a >> 32) ^ c[3] ^ numpy.uint64(high), a & MASK]
         low, high = (low + 0x9E3779B9) & MASK, (high + 0xBB67AE85) & MASK
-    return numpy.stack(c, 1).reshape(-1)[:n]
+    return numpy.stack([word >> shift & 0xFFFF for word in c for shift in (0, 16)], 1).reshape(-1)[:n]
+
+
+def draws(seed: int, name: str, model: int, n: int) -> numpy.ndarray:
+    """A word of 32 bits for element i of donor `model` of tensor `name`."""
+    key = seed ^ xxhash.xxh64_intdigest(name.encode())
+    return halves(key, model, 0, n) << 16 | halves(key, model, 1, n)
 
 
 @contextlib.contextmanager
@@ -41,8 +46,8 @@ def in_mergekit(seed: int = 0):
         return sparsify(*args, **options)
 
     def draw(probabilities):
-        words = draws(seed, name, donor, probabilities.numel()) >> numpy.uint64(8)
-        kept = words / 2.0**24 < probabilities.double().numpy().reshape(-1)
+        words = draws(seed, name, donor, probabilities.numel())
+        kept = words / 2.0**32 < probabilities.double().numpy().reshape(-1)
         return torch.from_numpy(kept).reshape(probabilities.shape).to(probabilities.dtype)
 
     task.GeneralizedTaskArithmeticMerge.merge_group = merge_named

@@ -97,9 +97,11 @@ struct kernels {
                         size_t n);
     /* x = x times whether it is kept */
     void (*keep)(real *x, const uint16_t *keep, size_t n);
-    /* out = r(r(d scale) w), d being delta_bf16 after keep. NULL for float64. */
-    void (*kept_bf16)(const void *x, const void *base, const uint16_t *keep, real scale, real w, real *out,
+    /* e = r(r(d scale) w) of d = delta_bf16 after keep; e = r(d w) of values; packed BF16. NULL for float64.
+     */
+    void (*kept_bf16)(const void *x, const void *base, const uint16_t *keep, real scale, real w, void *e,
                       size_t n);
+    void (*weigh_bf16)(const real *d, real w, void *e, size_t n);
     /* sums = sum_abs of delta_bf16, and of that after keep. NULL for float64. */
     void (*norms_bf16)(const void *x, const void *base, const uint16_t *keep, double sums[2], size_t n);
     /* The sum of |x|, of r(x x), in float64: the bytes are the same everywhere, and depend on how a tensor is
@@ -116,11 +118,11 @@ struct kernels {
      * in one */
     void (*consensus[ROUND_COUNT][TASK_FUSED + 1])(const real *base, const real *const *x, const real *w,
                                                    bool normalize, real lambda, real *out, size_t n);
-    /* The same of deltas of BF16 with base and out packed; and for the plain sum: out = r(base + r(lambda
-     * r(r(sum x) / divisor))). NULL for float64. */
-    void (*consensus_bf16[TASK_FUSED + 1])(const void *base, const real *const *x, const real *w,
+    /* The same of packed BF16; and for the plain sum: out = r(base + r(lambda r(r(sum x) / divisor))). NULL
+     * for float64. */
+    void (*consensus_bf16[TASK_FUSED + 1])(const void *base, const void *const *x, const real *w,
                                            bool normalize, real lambda, void *out, size_t n);
-    void (*sum_bf16[TASK_FUSED + 1])(const void *base, const real *const *x, real divisor, real lambda,
+    void (*sum_bf16[TASK_FUSED + 1])(const void *base, const void *const *x, real divisor, real lambda,
                                      void *out, size_t n);
     /* acc = r(r(acc) / r(divisor)), with 1 for a divisor of 0; with `least` for smaller ones */
     void (*divide_by[ROUND_COUNT])(real *acc, const real *divisor, size_t n);

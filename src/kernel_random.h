@@ -326,16 +326,36 @@ static void norms_bf16(const void *x, const void *base, const uint16_t *keep, do
     }
 }
 
-static void kept_bf16(const void *x, const void *base, const uint16_t *keep, float scale, float w, float *out,
+INLINE float kept_one(half_fn *half, uint32_t x, uint32_t base, uint32_t keep, float scale, float w)
+{
+    const uint32_t ones = ONE_BF16 << 16 | ONE_BF16;
+    float d = round_bf16(half(x) - half(base)) * half(keep & ones);
+
+    return round_bf16(d * scale) * w;
+}
+
+INLINE void kept_pairs(const u32_packed *x, const u32_packed *base, const u32_packed *keep, float scale,
+                       float w, u32_packed *e, size_t n)
+{
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        e[i] = to_pair(kept_one(low_half, x[i], base[i], keep[i], scale, w),
+                       kept_one(high_half, x[i], base[i], keep[i], scale, w));
+}
+
+static void kept_bf16(const void *x, const void *base, const uint16_t *keep, float scale, float w, void *e,
                       size_t n)
 {
-    const u16_packed *a = x, *b = base;
+    uint32_t last_x, last_base, last_keep, last;
 
-    EACH_ELEMENT
-    for (size_t i = 0; i < n; i++) {
-        float d = round_bf16(from_bf16(a[i]) - from_bf16(b[i])) * one_or_zero(keep[i]);
-        out[i] = round_bf16(round_bf16(d * scale) * w);
-    }
+    kept_pairs(x, base, (const void *)keep, scale, w, e, n / 2);
+    if (n % 2 == 0)
+        return;
+    last_x = last_of(x, n);
+    last_base = last_of(base, n);
+    last_keep = last_of(keep, n);
+    kept_pairs(&last_x, &last_base, &last_keep, scale, w, &last, 1);
+    ((u16_packed *)e)[n - 1] = (uint16_t)last;
 }
 #endif
 

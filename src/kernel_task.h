@@ -234,75 +234,107 @@ CONSENSUS(bf16)
 CONSENSUS(f16)
 #endif
 #ifndef REAL_F64
-INLINE void consensus_bf16_of(unsigned k, bool normalize, const void *base, const float *const *x,
-                              const float *w, float lambda, void *out, size_t n)
+/* How packed deltas are joined. */
+enum join { JOIN_SUM, JOIN_SUM_SCALED, JOIN_SUM_DIVIDED, JOIN_CONSENSUS, JOIN_CONSENSUS_DIVIDED };
+
+/* An element of the result, not rounded. e: its weighted deltas. */
+INLINE float join_one(unsigned k, enum join join, float base, const float *e, const float *w, float divisor,
+                      float lambda)
 {
-    const u16_packed *b = base;
-    u16_packed *y = out;
-    const float *delta[TASK_FUSED];
+    float m = 0;
+
+    if (join >= JOIN_CONSENSUS)
+        return consensus_one(round_bf16, k, join == JOIN_CONSENSUS_DIVIDED, base, e, w, lambda);
+    for (unsigned j = 0; j < k; j++)
+        m = m + e[j];
+    m = round_bf16(m);
+    if (join == JOIN_SUM_DIVIDED)
+        m = round_bf16(m / divisor);
+    return base + (join == JOIN_SUM ? m : round_bf16(m * lambda));
+}
+
+/* In pairs (kernel_tile.c). w: for consensus. */
+INLINE void join_pairs(unsigned k, enum join join, const void *base, const void *const *e, const float *w,
+                       float divisor, float lambda, void *out, size_t n)
+{
+    const u32_packed *b = base, *delta[TASK_FUSED];
     float weight[TASK_FUSED];
+    u32_packed *y = out;
 
     for (unsigned j = 0; j < k; j++) {
-        delta[j] = x[j];
-        weight[j] = w[j];
+        delta[j] = e[j];
+        weight[j] = join >= JOIN_CONSENSUS ? w[j] : 0;
     }
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++) {
-        float e[TASK_FUSED];
-        for (unsigned j = 0; j < k; j++)
-            e[j] = delta[j][i];
-        y[i] = pack_one(consensus_one(round_bf16, k, normalize, from_bf16(b[i]), e, weight, lambda));
+        float low[TASK_FUSED], high[TASK_FUSED];
+        for (unsigned j = 0; j < k; j++) {
+            low[j] = low_half(delta[j][i]);
+            high[j] = high_half(delta[j][i]);
+        }
+        y[i] = to_pair(join_one(k, join, low_half(b[i]), low, weight, divisor, lambda),
+                       join_one(k, join, high_half(b[i]), high, weight, divisor, lambda));
     }
 }
 
-/* Element i of the weighted deltas' sum, not rounded. */
-INLINE float sum_one(unsigned k, const float *const *e, size_t i)
+typedef void pairs_fn(const void *base, const void *const *e, const float *w, float divisor, float lambda,
+                      void *out, size_t n);
+
+/* Of n elements: an odd number's last is a pair of its own. */
+static void join_bf16(pairs_fn *pairs, unsigned k, const void *base, const void *const *e, const float *w,
+                      float divisor, float lambda, void *out, size_t n)
 {
-    float sum = 0;
+    uint32_t last[TASK_FUSED], last_base, last_out;
+    const void *last_e[TASK_FUSED];
 
-    for (unsigned j = 0; j < k; j++)
-        sum = sum + e[j][i];
-    return sum;
-}
-
-INLINE void sum_bf16_of(unsigned k, bool divides, const void *base, const float *const *x, float divisor,
-                        float lambda, void *out, size_t n)
-{
-    const u16_packed *b = base;
-    u16_packed *y = out;
-    const float *e[TASK_FUSED];
-
-    for (unsigned j = 0; j < k; j++)
-        e[j] = x[j];
-    EACH_ELEMENT
-    for (size_t i = 0; i < n; i++) {
-        float m = round_bf16(sum_one(k, e, i));
-        m = divides ? round_bf16(m / divisor) : m;
-        y[i] = pack_one(from_bf16(b[i]) + round_bf16(m * lambda));
+    pairs(base, e, w, divisor, lambda, out, n / 2);
+    if (n % 2 == 0)
+        return;
+    for (unsigned j = 0; j < k; j++) {
+        last[j] = last_of(e[j], n);
+        last_e[j] = &last[j];
     }
+    last_base = last_of(base, n);
+    pairs(&last_base, last_e, w, divisor, lambda, &last_out, 1);
+    ((u16_packed *)out)[n - 1] = (uint16_t)last_out;
 }
 
-#define PACKED_OF(k)                                                                                        \
-    static void consensus_bf16_##k(const void *base, const float *const *x, const float *w, bool normalize, \
-                                   float lambda, void *out, size_t n)                                       \
-    {                                                                                                       \
-        if (normalize)                                                                                      \
-            consensus_bf16_of(k, true, base, x, w, lambda, out, n);                                         \
-        else                                                                                                \
-            consensus_bf16_of(k, false, base, x, w, lambda, out, n);                                        \
-    }                                                                                                       \
-    static void sum_bf16_##k(const void *base, const float *const *x, float divisor, float lambda,          \
-                             void *out, size_t n)                                                           \
-    {                                                                                                       \
-        if (divisor != 1)                                                                                   \
-            sum_bf16_of(k, true, base, x, divisor, lambda, out, n);                                         \
-        else                                                                                                \
-            sum_bf16_of(k, false, base, x, 1, lambda, out, n);                                              \
+#define PAIRS_OF(name, k, join)                                                                   \
+    static void name##_##k(const void *base, const void *const *e, const float *w, float divisor, \
+                           float lambda, void *out, size_t n)                                     \
+    {                                                                                             \
+        join_pairs(k, join, base, e, w, divisor, lambda, out, n);                                 \
+    }
+#define PACKED_OF(k)                                                                                         \
+    PAIRS_OF(pairs_sum, k, JOIN_SUM)                                                                         \
+    PAIRS_OF(pairs_scaled, k, JOIN_SUM_SCALED)                                                               \
+    PAIRS_OF(pairs_divided, k, JOIN_SUM_DIVIDED)                                                             \
+    PAIRS_OF(pairs_agreeing, k, JOIN_CONSENSUS)                                                              \
+    PAIRS_OF(pairs_mean, k, JOIN_CONSENSUS_DIVIDED)                                                          \
+    static void consensus_bf16_##k(const void *base, const void *const *e, const float *w, bool normalize,   \
+                                   float lambda, void *out, size_t n)                                        \
+    {                                                                                                        \
+        join_bf16(normalize ? pairs_mean_##k : pairs_agreeing_##k, k, base, e, w, 1, lambda, out, n);        \
+    }                                                                                                        \
+    static void sum_bf16_##k(const void *base, const void *const *e, float divisor, float lambda, void *out, \
+                             size_t n)                                                                       \
+    {                                                                                                        \
+        pairs_fn *undivided = lambda != 1 ? pairs_scaled_##k : pairs_sum_##k;                                \
+        join_bf16(divisor != 1 ? pairs_divided_##k : undivided, k, base, e, NULL, divisor, lambda, out, n);  \
     }
 PACKED_OF(1)
 PACKED_OF(2)
 PACKED_OF(3)
 PACKED_OF(4)
+
+static void weigh_bf16(const float *d, float w, void *e, size_t n)
+{
+    u16_packed *y = e;
+
+    EACH_ELEMENT
+    for (size_t i = 0; i < n; i++)
+        y[i] = pack_one(d[i] * w);
+}
 #endif
 
 INLINE void divide_least(round_fn *r, real *acc, const real *divisor, real least, size_t n)

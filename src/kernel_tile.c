@@ -606,6 +606,7 @@ const struct kernels SET(KERNEL_ISA) = {
     .sum_bf16 = {NULL, sum_bf16_1, sum_bf16_2, sum_bf16_3, sum_bf16_4},
     .norms_bf16 = norms_bf16,
     .kept_bf16 = kept_bf16,
+    .weigh_bf16 = weigh_bf16,
     .squares_bf16 = squares_bf16,
     .dot_bf16 = dot_bf16,
     .mix_bf16 = mix_of_bf16,

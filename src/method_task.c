@@ -94,8 +94,10 @@ static void prune_all(struct task *task)
     real *const *deltas = tile->temp + PRUNE_TEMPS, *w = tile->scalars;
 
     rounded_weights(task->merge, task->kernels, w);
-    for (unsigned i = 0; i < task->n_donors; i++)
-        prune_weighted(task->merge, task->kernels, tile, i, w[i], deltas[i]);
+    for (unsigned i = 0; i < task->n_donors; i++) {
+        prune_delta(task->merge, task->kernels, tile, i, deltas[i]);
+        task->kernels->scale[task->round](deltas[i], w[i], tile->n);
+    }
     task->deltas = deltas;
 }
 
@@ -172,16 +174,19 @@ static void join_pruned(const struct merge *merge, const struct kernels *kernels
                               .w = w};
     bool normalize = merge->shared[TASK_NORMALIZE] != 0;
     real lambda = (real)merge->shared[TASK_LAMBDA];
-    real *const *deltas = tile->temp + PRUNE_TEMPS;
+    const void *e[TASK_FUSED];
 
-    for (unsigned i = 0; i < task.n_donors; i++)
-        prune_weighted(merge, kernels, tile, i, w[i], deltas[i]);
+    for (unsigned i = 0; i < task.n_donors; i++) {
+        real *const *room = tile->temp + PRUNE_TEMPS;
+        prune_packed(merge, kernels, tile, i, w[i], room[task.n_donors], room[i]);
+        e[i] = room[i];
+    }
     if (family->consensus)
-        kernels->consensus_bf16[task.n_donors](tile->packed[merge->base], (const real *const *)deltas, w,
-                                               normalize, lambda, out, tile->n);
+        kernels->consensus_bf16[task.n_donors](tile->packed[merge->base], e, w, normalize, lambda, out,
+                                               tile->n);
     else
-        kernels->sum_bf16[task.n_donors](tile->packed[merge->base], (const real *const *)deltas,
-                                         normalize ? weight_sum(&task) : 1, lambda, out, tile->n);
+        kernels->sum_bf16[task.n_donors](tile->packed[merge->base], e, normalize ? weight_sum(&task) : 1,
+                                         lambda, out, tile->n);
 }
 
 static bool run_pruned_packed(const struct merge *merge, const struct kernels *kernels,

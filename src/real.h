@@ -60,7 +60,7 @@ enum {
 #define prune_row_length prune_row_length_f64
 #define prune_delta prune_delta_f64
 #define prune_values prune_values_f64
-#define prune_weighted prune_weighted_f64
+#define prune_packed prune_packed_f64
 #define tiles_run tiles_run_f64
 #define add_inputs add_inputs_f64
 #define add_kept add_kept_f64

@@ -339,14 +339,14 @@ void prune_delta(const struct merge *merge, const struct kernels *kernels, const
         narrow(d, d, tile->n);
 }
 
-void prune_weighted(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                    unsigned donor, real w, real *e)
+void prune_packed(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                  unsigned donor, real w, real *d, void *e)
 {
     uint16_t *keep = (uint16_t *)(void *)tile->temp[0];
 
-    if (!tile->packed || !is_random(merge) || keep_of(merge, donor) != KEEP_SOME) {
-        prune_delta(merge, kernels, tile, donor, e);
-        kernels->scale[round_of(merge->work)](e, w, tile->n);
+    if (!is_random(merge) || keep_of(merge, donor) != KEEP_SOME) {
+        prune_delta(merge, kernels, tile, donor, d);
+        kernels->weigh_bf16(d, w, e, tile->n);
         return;
     }
     keep_drawn(merge, kernels, tile, donor, NULL, keep);

@@ -67,8 +67,8 @@ void prune_values(const struct merge *merge, const struct kernels *kernels, cons
 void prune_delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                  unsigned donor, real *d);
 
-/* e = r(w d) of that. */
-void prune_weighted(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                    unsigned donor, real w, real *e);
+/* e = r(w d) of that, BF16 as the tile is. d: room for a delta. */
+void prune_packed(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                  unsigned donor, real w, real *d, void *e);
 
 #endif

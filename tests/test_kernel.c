@@ -323,12 +323,13 @@ static void check_consensus(const struct kernels *k, unsigned n_donors, bool nor
     const float *const x[TASK_FUSED] = {p->x[0], p->x[1], p->x[2], p->x[3]};
 
     k->consensus[ROUND_BF16][n_donors](p->x[TASK_FUSED], x, w, normalize, 0.75f, p->want, n);
-    k->consensus_bf16[n_donors](p->in[TASK_FUSED], x, w, normalize, 0.75f, p->result + shift, n);
+    k->consensus_bf16[n_donors](p->in[TASK_FUSED], p->in, w, normalize, 0.75f, p->result + shift, n);
     check_packed("consensus of packed", k, p, p->result + shift, n);
     free(p);
 }
 
-static void check_sum(const struct kernels *k, unsigned n_donors, float divisor, size_t n, size_t shift)
+static void check_sum(const struct kernels *k, unsigned n_donors, float divisor, float lambda, size_t n,
+                      size_t shift)
 {
     struct packs *p = packs_new(k, n, shift);
     const float *const x[TASK_FUSED] = {p->x[0], p->x[1], p->x[2], p->x[3]};
@@ -338,14 +339,14 @@ static void check_sum(const struct kernels *k, unsigned n_donors, float divisor,
         k->add(p->want, x[i], n);
     k->settle[ROUND_BF16](p->want, n);
     k->divide[ROUND_BF16](p->want, divisor, n);
-    k->scale[ROUND_BF16](p->want, 0.75f, n);
+    k->scale[ROUND_BF16](p->want, lambda, n);
     k->apply[ROUND_BF16](p->x[TASK_FUSED], p->want, p->want, n);
-    k->sum_bf16[n_donors](p->in[TASK_FUSED], x, divisor, 0.75f, p->result + shift, n);
+    k->sum_bf16[n_donors](p->in[TASK_FUSED], p->in, divisor, lambda, p->result + shift, n);
     check_packed("sum of packed", k, p, p->result + shift, n);
     free(p);
 }
 
-/* Delta, keep, scale and scale. */
+/* Delta, keep, scale and scale; scale alone. */
 static void check_kept(const struct kernels *k, size_t n, size_t shift)
 {
     static uint16_t keep[N];
@@ -356,8 +357,12 @@ static void check_kept(const struct kernels *k, size_t n, size_t shift)
     k->keep(p->want, keep, n);
     k->scale[ROUND_BF16](p->want, 1.9921875f, n);
     k->scale[ROUND_BF16](p->want, -0.3984375f, n);
-    k->kept_bf16(p->in[0], p->in[1], keep, 1.9921875f, -0.3984375f, p->out, n);
-    check_packed("what is kept of packed", k, p, NULL, n);
+    k->kept_bf16(p->in[0], p->in[1], keep, 1.9921875f, -0.3984375f, p->result + shift, n);
+    check_packed("what is kept of packed", k, p, p->result + shift, n);
+    memcpy(p->want, p->x[0], n * sizeof(p->want[0]));
+    k->scale[ROUND_BF16](p->want, 0.7f, n);
+    k->weigh_bf16(p->x[0], 0.7f, p->result + shift, n);
+    check_packed("weighted", k, p, p->result + shift, n);
     free(p);
 }
 
@@ -422,10 +427,11 @@ static void check_sums(const struct kernels *k, size_t n, size_t shift)
 static void check_all_packed(const struct kernels *k, size_t n, size_t shift)
 {
     for (unsigned i = 1; i <= TASK_FUSED; i++) {
+        check_sum(k, i, 1, 1, n, shift);
         for (unsigned j = 0; j < 2; j++) {
             check_linear(k, i, j, n, shift);
             check_consensus(k, i, j, n, shift);
-            check_sum(k, i, j ? 1.0f : -0.3984375f, n, shift);
+            check_sum(k, i, j ? 1.0f : -0.3984375f, 0.75f, n, shift);
         }
     }
     check_kept(k, n, shift);

@@ -76,10 +76,14 @@ STEP(keep_random, k->keep_random(&(struct draws){1, 0, 2}, 0.53, (uint16_t *)(vo
 STEP(keep_ranked, k->keep_ranked(&(struct draws){1, 0, 2}, m->key, 0.4, 0x1p-26, (void *)m->p16[3], TILE))
 STEP(keep_step, k->keep(m->acc, (const uint16_t *)(const void *)m->p16[0], TILE))
 STEP(norms_bf16, k->norms_bf16(m->p16[0], m->p16[1], (const void *)m->p16[2], (double[]){0, 0}, TILE))
-STEP(kept_bf16, k->kept_bf16(m->p16[1], m->p16[0], (const void *)m->p16[2], 1.3f, 0.6f, m->acc, TILE))
+STEP(kept_bf16, k->kept_bf16(m->p16[1], m->p16[0], (const void *)m->p16[2], 1.3f, 0.6f, m->p16[3], TILE))
 STEP(agree_bf16, k->agree[ROUND_BF16](m->acc, m->a, m->b, 0.3f, TILE))
 STEP(consensus_bf16, k->consensus[ROUND_BF16][2](m->a, (const float *[]){m->a, m->b},
                                                  (const float[]){1.0f, 0.5f}, true, 1.0f, m->acc, TILE))
+STEP(consensus_packed, k->consensus_bf16[2](m->p16[0], (const void *[]){m->p16[1], m->p16[2]},
+                                            (const float[]){1.0f, 0.5f}, true, 1.0f, m->p16[3], TILE))
+STEP(sum_packed,
+     k->sum_bf16[2](m->p16[0], (const void *[]){m->p16[1], m->p16[2]}, 1.0f, 1.0f, m->p16[3], TILE))
 STEP(nearswap_f32, k->nearswap[ROUND_NONE](m->a, m->b, 1e-4f, m->acc, TILE))
 STEP(nearswap_bf16, k->nearswap[ROUND_BF16](m->a, m->b, 1e-4f, m->acc, TILE))
 STEP(nearswap_f16, k->nearswap[ROUND_F16](m->a, m->b, 1e-4f, m->acc, TILE))
@@ -133,9 +137,11 @@ static const struct step {
     {"keep_ranked", keep_ranked, 4, 2},
     {"keep", keep_step, 6, 4},
     {"norms_bf16", norms_bf16, 6, 0},
-    {"kept_bf16", kept_bf16, 6, 4},
+    {"kept_bf16", kept_bf16, 6, 2},
     {"agree bf16", agree_bf16, 12, 4},
     {"consensus bf16[2]", consensus_bf16, 8, 4},
+    {"consensus_bf16[2]", consensus_packed, 6, 2},
+    {"sum_bf16[2]", sum_packed, 6, 2},
     {"nearswap f32", nearswap_f32, 8, 4},
     {"nearswap bf16", nearswap_bf16, 8, 4},
     {"nearswap f16", nearswap_f16, 8, 4},

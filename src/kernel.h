@@ -86,6 +86,8 @@ struct kernels {
     void (*order_key[ROUND_COUNT])(const real *x, real_bits *key, size_t n);
     /* key = key >> shift, and zeros zero + 0, zero + 1 ... zero + SPREAD_ZEROS - 1 in turn */
     void (*spread_zeros)(real_bits *key, unsigned shift, uint32_t zero, size_t n);
+    /* The smallest of keys that is not 0, and the largest of all; where all are 0, least is anything. */
+    void (*key_range)(const real_bits *key, size_t n, real_bits *least, real_bits *most);
     /* x = x times whether the bits of |by|, those of NaN being REAL_NAN, are in [low, high) */
     void (*select)(real *x, const real *by, real_bits low, real_bits high, size_t n);
     /* delta, order_key and spread_zeros of packed BF16. NULL for float64. */

@@ -75,6 +75,19 @@ static void spread_zeros(real_bits *key, unsigned shift, uint32_t zero, size_t n
     }
 }
 
+/* 0 less 1 is the largest of all. */
+static void key_range(const real_bits *key, size_t n, real_bits *least, real_bits *most)
+{
+    real_bits low = REAL_BITS_MAX, high = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        low = key[i] - 1 < low ? key[i] - 1 : low;
+        high = key[i] > high ? key[i] : high;
+    }
+    *least = low + 1;
+    *most = high;
+}
+
 static void select_by(real *x, const real *by, real_bits low, real_bits high, size_t n)
 {
     real_bits span = high - low;

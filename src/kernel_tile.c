@@ -621,6 +621,7 @@ const struct kernels SET(KERNEL_ISA) = {
     .delta = ENTRIES(delta),
     .order_key = ENTRIES(order_key),
     .spread_zeros = spread_zeros,
+    .key_range = key_range,
     .select = select_by,
     .keep_random = keep_random,
     .keep_ranked = keep_ranked,

@@ -5,10 +5,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "real.h"
+#include "kernel.h"
 
 /* rank[i]: how many elements have a smaller key, or the same and a smaller index. keys: n, below 2^bits.
  * order: room for 2 n. Nothing aliases; n is at most UINT32_MAX. */
-void rank_row(const real_bits *keys, size_t n, unsigned bits, uint32_t *const order[2], uint32_t *rank);
+void rank_row(const struct kernels *kernels, const real_bits *keys, size_t n, unsigned bits,
+              uint32_t *const order[2], uint32_t *rank);
 
 #endif

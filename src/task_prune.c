@@ -245,7 +245,8 @@ static const uint32_t *ranks_of(const struct merge *merge, const struct kernels 
 
     kernels->order_key[round_of(merge->work)](d, keys, tile->n);
     for (size_t at = 0; at < tile->n; at += row)
-        rank_row(keys + at, row, round_of(merge->work) == ROUND_NONE ? REAL_MAGNITUDE : 15, order, rank + at);
+        rank_row(kernels, keys + at, row, round_of(merge->work) == ROUND_NONE ? REAL_MAGNITUDE : 15, order,
+                 rank + at);
     return rank;
 }
 

@@ -255,11 +255,11 @@ static void test_ranks(void **state)
         keys[i] = sorted[i] = (seed >> 62) << 60 | (seed >> 30 & 0xffff) << 16 | i << 40;
     }
     qsort(sorted, RANKED, sizeof(*sorted), by_value);
-    rank_row(keys, RANKED, REAL_MAGNITUDE, order, rank);
+    rank_row(kernels_best(), keys, RANKED, REAL_MAGNITUDE, order, rank);
     for (size_t i = 0; i < RANKED; i++)
         assert_true(sorted[rank[i]] == keys[i]);
     keys[0] = keys[20]; /* of equals the first comes first */
-    rank_row(keys, 40, REAL_MAGNITUDE, order, rank);
+    rank_row(kernels_best(), keys, 40, REAL_MAGNITUDE, order, rank);
     assert_true(rank[20] == rank[0] + 1);
     free(keys);
     free(rank);

@@ -1,5 +1,6 @@
 #include "rank.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "scratch_dir.h"
@@ -17,29 +18,55 @@ static int by_key(const void *a, const void *b)
     return x->index < y->index ? -1 : 1;
 }
 
-static void check(size_t n, unsigned bits, uint32_t distinct, unsigned seed)
+static uint32_t next_random(unsigned *seed)
 {
-    uint32_t *keys = calloc(n, sizeof(*keys)), *rank = calloc(n, sizeof(*rank)),
+    return (uint32_t)rand_r(seed) * 2654435761u;
+}
+
+static void check_keys(const uint32_t *keys, size_t n, unsigned bits)
+{
+    uint32_t *rank = calloc(n, sizeof(*rank)),
              *order[2] = {calloc(n, sizeof(**order)), calloc(n, sizeof(**order))};
     struct keyed *sorted = calloc(n, sizeof(*sorted));
 
     assert_non_null(sorted);
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t x = (uint32_t)rand_r(&seed) * 2654435761u;
-        keys[i] = (distinct ? x % distinct * 77773u : x) & (UINT32_MAX >> (32 - bits));
+    for (uint32_t i = 0; i < n; i++)
         sorted[i] = (struct keyed){keys[i], i};
-    }
     qsort(sorted, n, sizeof(*sorted), by_key);
-    rank_row(keys, n, bits, order, rank);
+    rank_row(kernels_best(), keys, n, bits, order, rank);
     for (uint32_t i = 0; i < n; i++)
         if (rank[sorted[i].index] != i)
             fail_msg("%zu of %u bits: element %u is at %u, not %u", n, bits, sorted[i].index,
                      rank[sorted[i].index], i);
-    free(keys);
     free(rank);
     free(order[0]);
     free(order[1]);
     free(sorted);
+}
+
+static void check(size_t n, unsigned bits, uint32_t distinct, unsigned seed)
+{
+    uint32_t *keys = calloc(n, sizeof(*keys));
+
+    assert_non_null(keys);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t x = next_random(&seed);
+        keys[i] = (distinct ? x % distinct * 77773u : x) & (UINT32_MAX >> (32 - bits));
+    }
+    check_keys(keys, n, bits);
+    free(keys);
+}
+
+/* Keys of so many values from `least` on, and zeros among them. */
+static void check_range(size_t n, uint32_t least, uint32_t values, bool zeros, unsigned seed)
+{
+    uint32_t *keys = calloc(n, sizeof(*keys));
+
+    assert_non_null(keys);
+    for (size_t i = 0; i < n; i++)
+        keys[i] = zeros && next_random(&seed) >> 24 < 50 ? 0 : least + next_random(&seed) % values;
+    check_keys(keys, n, 15);
+    free(keys);
 }
 
 static void test_against_a_sort(void **state)
@@ -55,9 +82,24 @@ static void test_against_a_sort(void **state)
     check(2000, 31, 1, 1);
 }
 
+static void test_ranges(void **state)
+{
+    static const uint32_t values[] = {1, 2, 100, 4094, 4095, 4096, 4097};
+
+    (void)state;
+    for (size_t n = 48; n < 10000; n = n * 5 + 1)
+        for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+            for (int zeros = 0; zeros < 2; zeros++) {
+                check_range(n, 0, values[i], zeros, (unsigned)n);
+                check_range(n, 1, values[i], zeros, (unsigned)n);
+                check_range(n, 0x3800, values[i], zeros, (unsigned)n);
+                check_range(n, 0x8000 - values[i], values[i], zeros, (unsigned)n);
+            }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_a_sort)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_a_sort), cmocka_unit_test(test_ranges)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

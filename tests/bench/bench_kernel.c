@@ -71,6 +71,7 @@ STEP(apply_f16, k->apply[ROUND_F16](m->a, m->b, m->acc, TILE))
 STEP(delta_bf16, k->delta[ROUND_BF16](m->a, m->b, m->acc, TILE))
 STEP(order_key_bf16, k->order_key[ROUND_BF16](m->a, m->key, TILE))
 STEP(order_key_f32, k->order_key[ROUND_NONE](m->a, m->key, TILE))
+STEP(key_range, k->key_range(m->key, TILE, (uint32_t *)(void *)m->p16[3], (uint32_t *)(void *)m->p16[2]))
 STEP(select_step, k->select(m->acc, m->a, 0x3b000000, 0x40000000, TILE))
 STEP(keep_random, k->keep_random(&(struct draws){1, 0, 2}, 0.53, (uint16_t *)(void *)m->key, TILE))
 STEP(keep_ranked, k->keep_ranked(&(struct draws){1, 0, 2}, m->key, 0.4, 0x1p-26, (void *)m->p16[3], TILE))
@@ -132,6 +133,7 @@ static const struct step {
     {"delta bf16", delta_bf16, 8, 4},
     {"order_key bf16", order_key_bf16, 4, 4},
     {"order_key f32", order_key_f32, 4, 4},
+    {"key_range", key_range, 4, 0},
     {"select", select_step, 8, 4},
     {"keep_random", keep_random, 0, 2},
     {"keep_ranked", keep_ranked, 4, 2},

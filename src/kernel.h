@@ -35,6 +35,12 @@ struct draws {
     uint32_t model;
 };
 
+/* multislerp's numbers of up to TASK_FUSED vectors: of each its weight, 1 / (its norm + eps), its dot with
+ * the mean; 1 / the mean's norm, and the norm of the result. */
+struct sphere {
+    real w[TASK_FUSED], inverse[TASK_FUSED], dots[TASK_FUSED], inverse_mean, norm;
+};
+
 /* A primitive that rounds has one entry a working type; of those for float64 only ROUND_NONE is there. */
 struct kernels {
     const char *isa; /* "baseline", "avx2", "avx512"; "f64" */
@@ -75,10 +81,8 @@ struct kernels {
      */
     void (*linear_bf16[TASK_FUSED + 1])(const void *const *x, const real *w, const real *divisor, void *out,
                                         size_t n);
-    /* delta, squares, dot and mix of packed BF16, which mix packs too. NULL for float64. */
+    /* delta and mix of packed BF16, which mix packs too. NULL for float64. */
     void (*delta_bf16)(const void *x, const void *base, real *out, size_t n);
-    double (*squares_bf16)(const void *x, size_t n);
-    double (*dot_bf16)(const void *a, const void *b, size_t n);
     void (*mix_bf16)(const void *a, real ca, const void *b, real cb, void *out, size_t n);
     /* Pruned task vectors and what is made of them (kernel_task.h). out = r(x - base) */
     void (*delta[ROUND_COUNT])(const real *x, const real *base, real *out, size_t n);
@@ -161,6 +165,22 @@ struct kernels {
     void (*mean[ROUND_COUNT][TASK_FUSED + 1])(const real *const *x, const real *w, real *out, size_t n);
     void (*tangent[ROUND_COUNT][TASK_FUSED + 1])(const real *const *x, const real *mean, const real *dots,
                                                  const real *w, real *out, size_t n);
+    /* The same of 2 to TASK_FUSED vectors of packed BF16 in one: the inputs, or where there is a base their
+     * deltas from it (kernel_gram.h); what is written is packed, too. NULL for float64.
+     * sums[i] += the Gram matrix, in norm_pair's order; _rounded: with dot_rounded off the diagonal */
+    void (*gram_bf16[TASK_FUSED + 1])(const void *const *x, const void *base, size_t n, double *sums);
+    void (*gram_rounded_bf16[TASK_FUSED + 1])(const void *const *x, const void *base, size_t n, double *sums);
+    /* sums[0] += squares of the mean before it is divided, sums[1 + i] += dot_rounded of it and unit i */
+    void (*sphere_sums_bf16[TASK_FUSED + 1])(const void *const *x, const void *base,
+                                             const struct sphere *sphere, size_t n, double *sums);
+    /* multislerp where its cos n_res and sin n_res / n_res are 1 */
+    void (*sphere_bf16[TASK_FUSED + 1])(const void *const *x, const void *base, const struct sphere *sphere,
+                                        void *out, size_t n);
+    /* model_stock with its t and 1 - t; there is a base */
+    void (*stock_bf16[TASK_FUSED + 1])(const void *const *x, const void *base, real t, real rest, void *out,
+                                       size_t n);
+    /* combine, of the inputs */
+    void (*combine_bf16[TASK_FUSED + 1])(const void *const *x, const double *c, void *out, size_t n);
     /* acc = r(acc + x) */
     void (*add_rounded[ROUND_COUNT])(real *acc, const real *x, size_t n);
     /* out = r(ca a + cb b) in float32; blend: out = r(r(ca a) + r(cb b)) */

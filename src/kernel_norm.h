@@ -38,22 +38,6 @@ static double dot(const real *a, const real *b, size_t n)
     RETURN_SUM(n, (double)a[i] * (double)b[i]);
 }
 
-#ifndef REAL_F64
-static double squares_bf16(const void *packed, size_t n)
-{
-    const u16_packed *x = packed;
-
-    RETURN_SUM(n, (double)from_bf16(x[i]) * (double)from_bf16(x[i]));
-}
-
-static double dot_bf16(const void *packed_a, const void *packed_b, size_t n)
-{
-    const u16_packed *a = packed_a, *b = packed_b;
-
-    RETURN_SUM(n, (double)from_bf16(a[i]) * (double)from_bf16(b[i]));
-}
-#endif
-
 INLINE double dot_rounded(round_fn *r, const real *a, const real *b, size_t n)
 {
     RETURN_SUM(n, (double)r(a[i] * b[i]));

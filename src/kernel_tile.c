@@ -565,6 +565,9 @@ EACH_TYPE(nearswap, (const real *a, const real *b, real t, real *out, size_t n),
 #include "kernel_random.h"
 
 #include "kernel_norm.h"
+#ifndef REAL_F64
+#include "kernel_gram.h"
+#endif
 
 #define JOIN(a, b) a##b
 #define SET(isa) JOIN(kernels_, isa)
@@ -607,9 +610,13 @@ const struct kernels SET(KERNEL_ISA) = {
     .norms_bf16 = norms_bf16,
     .kept_bf16 = kept_bf16,
     .weigh_bf16 = weigh_bf16,
-    .squares_bf16 = squares_bf16,
-    .dot_bf16 = dot_bf16,
     .mix_bf16 = mix_of_bf16,
+    .gram_bf16 = GRAM_ENTRIES(gram_bf16),
+    .gram_rounded_bf16 = GRAM_ENTRIES(gram_rounded_bf16),
+    .sphere_sums_bf16 = GRAM_ENTRIES(sphere_sums_bf16),
+    .sphere_bf16 = GRAM_ENTRIES(sphere_bf16),
+    .stock_bf16 = GRAM_ENTRIES(stock_bf16),
+    .combine_bf16 = GRAM_ENTRIES(combine_bf16),
 #endif
     .settle = ENTRIES(settle),
     .add = add,

@@ -49,13 +49,7 @@ static size_t gram_size(const struct merge *merge)
 static void add_gram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                      void *acc)
 {
-    double *gram = acc;
-
-    for (unsigned i = 0; i < merge->n_inputs; i++) {
-        *gram++ += kernels->squares(tile->in[i], tile->n);
-        for (unsigned j = i + 1; j < merge->n_inputs; j++)
-            *gram++ += kernels->dot(tile->in[i], tile->in[j], tile->n);
-    }
+    norm_add_gram(merge, kernels, tile, norm_whole(merge), false, acc);
 }
 
 static double gram_at(const struct points *p, unsigned i, unsigned j)
@@ -208,6 +202,15 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
     kernels->combine[round_of(merge->work)](tile->in, tile->stats, merge->n_inputs, tile->out, 0, tile->n);
 }
 
+static bool run_packed(const struct merge *merge, const struct kernels *kernels,
+                       const struct packed_tile *tile)
+{
+    if (merge->work != DTYPE_BF16 || !norm_is_fused(merge))
+        return false;
+    kernels->combine_bf16[merge->n_inputs](tile->in, tile->stats, tile->out, tile->n);
+    return true;
+}
+
 static bool is_single(const struct merge *merge)
 {
     return merge->n_inputs == 1;
@@ -227,7 +230,7 @@ static const struct method_param params[N_PARAMS] = {
     [TOL] = {"tol", PARAM_NUMBER, PARAM_SHARED, .value = 1e-5, .in_stats = true},
 };
 
-static const struct method_stats stats = {state_size, next, NULL};
+static const struct method_stats stats = {.state_size = state_size, .next = next, .takes_packed = true};
 
 const struct method method_karcher = {
     .name = "karcher",
@@ -240,6 +243,8 @@ const struct method method_karcher = {
     .n_params = N_PARAMS,
     .check = check,
     .stats = &stats,
+    .n_input_temps = 1,
     .is_copy = is_single,
     .run = run,
+    .run_packed = run_packed,
 };

@@ -63,25 +63,6 @@ static struct share share_of(const struct merge *merge, double cosines)
     return (struct share){t, norm_round(merge, (double)(1 - t)), exact_share(n, mean)};
 }
 
-static double dot(const struct merge *merge, const struct kernels *kernels, const real *a, const real *b,
-                  size_t n)
-{
-    return norm_is_exact(merge) ? kernels->dot(a, b, n)
-                                : kernels->dot_rounded[round_of(merge->work)](a, b, n);
-}
-
-/* The donors' deltas; [norm_donors] arrays. */
-static real *const *deltas_of(const struct merge *merge, const struct kernels *kernels,
-                              const struct tile *tile)
-{
-    real *const *out = tile->temp + TILE_TEMPS;
-
-    for (unsigned i = 0; i < norm_donors(merge); i++)
-        kernels->delta[round_of(merge->work)](tile->in[norm_donor(merge, i)], tile->in[merge->base], out[i],
-                                              tile->n);
-    return out;
-}
-
 /* ---- statistics */
 
 static size_t state_size(const struct merge *merge)
@@ -94,28 +75,10 @@ static size_t gram_size(const struct merge *merge)
     return (size_t)vectors_of(merge).n * norm_pairs(norm_donors(merge)) * sizeof(double);
 }
 
-static void add_part(const struct merge *merge, const struct kernels *kernels, real *const *deltas,
-                     struct norm_part part, double *gram)
-{
-    unsigned k = norm_donors(merge);
-
-    for (unsigned i = 0; i < k; i++) {
-        const real *a = deltas[i] + part.at;
-        *gram++ += kernels->squares(a, part.n);
-        for (unsigned j = i + 1; j < k; j++)
-            *gram++ += dot(merge, kernels, a, deltas[j] + part.at, part.n);
-    }
-}
-
 static void add_gram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                      void *acc)
 {
-    size_t pairs = norm_pairs(norm_donors(merge));
-    real *const *deltas = deltas_of(merge, kernels, tile);
-    struct norm_part part = {0};
-
-    while (norm_next_part(vectors_of(merge), tile, &part))
-        add_part(merge, kernels, deltas, part, (double *)acc + part.vector * pairs);
+    norm_add_gram(merge, kernels, tile, vectors_of(merge), !norm_is_exact(merge), acc);
 }
 
 static double sum_cosines(const struct merge *merge, const struct blocks *blocks, size_t gram)
@@ -158,6 +121,14 @@ static double *numbers_of(const struct tile *tile)
     return (void *)tile->scalars;
 }
 
+static double dot(const struct merge *merge, const struct kernels *kernels, const real *a, const real *b,
+                  size_t n)
+{
+    return norm_is_exact(merge) ? kernels->dot(a, b, n)
+                                : kernels->dot_rounded[round_of(merge->work)](a, b, n);
+}
+
+/* Of a row whose deltas are there. */
 static struct share row_share(const struct merge *merge, const struct kernels *kernels, real *const *deltas,
                               double *squares, struct norm_part part)
 {
@@ -203,14 +174,16 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
 {
     const struct share *shares = tile->stats;
     const real *base = tile->in[merge->base];
-    real *const *deltas = shares ? NULL : deltas_of(merge, kernels, tile);
     struct norm_part part = {0};
 
+    for (unsigned i = 0; !shares && i < norm_donors(merge); i++)
+        norm_vector(merge, kernels, tile, i);
     if (!norm_is_exact(merge))
         average(merge, kernels, tile);
     while (norm_next_part(vectors_of(merge), tile, &part)) {
-        struct share share =
-            shares ? shares[part.vector] : row_share(merge, kernels, deltas, numbers_of(tile), part);
+        struct share share = shares
+                                 ? shares[part.vector]
+                                 : row_share(merge, kernels, tile->temp + TILE_TEMPS, numbers_of(tile), part);
         if (norm_is_exact(merge))
             run_exact(merge, kernels, tile, part, share.exact);
         else
@@ -219,11 +192,24 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
     }
 }
 
+static bool run_packed(const struct merge *merge, const struct kernels *kernels,
+                       const struct packed_tile *tile)
+{
+    const struct share *share = tile->stats;
+    struct norm_packed packed;
+
+    if (merge->work != DTYPE_BF16 || vectors_of(merge).n != 1 || !norm_is_fused(merge))
+        return false;
+    packed = norm_packed(merge, tile->in, 0);
+    kernels->stock_bf16[norm_donors(merge)](packed.x, packed.base, share->t, share->rest, tile->out, tile->n);
+    return true;
+}
+
 static const struct method_param params[N_PARAMS] = {
     [FILTER_WISE] = {"filter_wise", PARAM_BOOL, PARAM_SHARED, .value = 0, .in_stats = true},
 };
 
-static const struct method_stats stats = {state_size, next, NULL};
+static const struct method_stats stats = {.state_size = state_size, .next = next, .takes_packed = true};
 
 const struct method method_model_stock = {
     .name = "model_stock",
@@ -239,4 +225,5 @@ const struct method method_model_stock = {
     .n_temps = TILE_TEMPS,
     .n_input_temps = 1,
     .run = run,
+    .run_packed = run_packed,
 };

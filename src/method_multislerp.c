@@ -60,28 +60,6 @@ static real eps(const struct merge *merge)
     return (real)merge->shared[EPS];
 }
 
-static bool is_used_as_it_is(const struct merge *merge, const struct tile *tile)
-{
-    return merge->base < 0 && !tile->packed;
-}
-
-/* v_i: a tile's own, or in `out` */
-static const real *vector(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                          unsigned i, real *out)
-{
-    unsigned donor = norm_donor(merge, i);
-
-    if (is_used_as_it_is(merge, tile))
-        return tile->in[donor];
-    if (merge->base < 0)
-        kernels->load[DTYPE_BF16](tile->packed[donor], out, tile->n);
-    else if (tile->packed)
-        kernels->delta_bf16(tile->packed[donor], tile->packed[merge->base], out, tile->n);
-    else
-        kernels->delta[round_of(merge->work)](tile->in[donor], tile->in[merge->base], out, tile->n);
-    return out;
-}
-
 /* Arrays for each donor. */
 static real *unit_at(const struct tile *tile, unsigned i)
 {
@@ -98,18 +76,7 @@ static size_t gram_size(const struct merge *merge)
 static void add_gram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                      void *acc)
 {
-    unsigned k = norm_donors(merge);
-    double *gram = acc;
-
-    /* downwards: those that are needed again are there */
-    for (unsigned i = k; i-- > 0;) {
-        const real *a = vector(merge, kernels, tile, i, unit_at(tile, i));
-        gram[norm_pair(k, i, i)] += kernels->squares(a, tile->n);
-        for (unsigned j = i + 1; j < k; j++) {
-            const real *b = is_used_as_it_is(merge, tile) ? tile->in[norm_donor(merge, j)] : unit_at(tile, j);
-            gram[norm_pair(k, i, j)] += kernels->dot(a, b, tile->n);
-        }
-    }
+    norm_add_gram(merge, kernels, tile, norm_whole(merge), false, acc);
 }
 
 static void set_weights(const struct merge *merge, struct points p)
@@ -232,13 +199,49 @@ static void finish_exact(const struct merge *merge, void *state, const struct bl
 
 /* ---- the second */
 
+/* Where a division by it is a multiplication by what is then as exact. */
+static bool is_moderate(real divisor)
+{
+    return divisor > (real)0x1p-100 && divisor < (real)0x1p100;
+}
+
+/* Can the kernels of packed BF16 do with this state? They leave out the tangent's norm, of which there is
+ * nothing but roundings of up to 2^-8: W = sum of |w| each of u w, their sum, the mean's quotient and its
+ * products with dots, 6 W by which sum of w dot may miss n_mean, and 2 W of the tangents. That is 12 W, and
+ * up to 16, where n_res is 1/16, cos n_res and sin n_res / n_res round to 1. */
+static bool is_plain(const struct merge *merge, const struct state *state)
+{
+    struct points p = points_of(merge, state);
+    bool plain = norm_is_fused(merge) && !state->linear && is_moderate(state->n_mean);
+    real sum = 0;
+
+    for (unsigned i = 0; plain && i < p.n; i++) {
+        plain = is_moderate(p.divisors[i]);
+        sum += real_abs(p.w[i]);
+    }
+    return plain && sum <= (real)1.125 && eps(merge) <= (real)0x1p-9;
+}
+
+static struct sphere sphere_of(const struct merge *merge, const struct state *state)
+{
+    struct points p = points_of(merge, state);
+    struct sphere sphere = {.inverse_mean = 1 / state->n_mean, .norm = state->norm};
+
+    for (unsigned i = 0; i < p.n; i++) {
+        sphere.w[i] = p.w[i];
+        sphere.inverse[i] = 1 / p.divisors[i];
+        sphere.dots[i] = p.dots[i];
+    }
+    return sphere;
+}
+
 /* u_i, in its array */
 static void make_unit(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                       unsigned i)
 {
     real *out = unit_at(tile, i);
     const struct state *state = tile->stats;
-    const real *v = vector(merge, kernels, tile, i, out);
+    const real *v = norm_vector(merge, kernels, tile, i);
 
     kernels->quotient[round_of(merge->work)](v, points_of(merge, state).divisors[i], out, tile->n);
 }
@@ -291,6 +294,7 @@ static real *make_tangent(const struct merge *merge, const struct kernels *kerne
     return tangent;
 }
 
+/* The sums: of the mean's squares, [donors] dots, of the tangent's squares */
 static size_t sphere_size(const struct merge *merge)
 {
     return (2 + norm_donors(merge)) * sizeof(double);
@@ -301,11 +305,19 @@ static void add_sphere(const struct merge *merge, const struct kernels *kernels,
 {
     const struct state *state = tile->stats;
     double *sum = acc;
-    real *mean = make_mean(merge, kernels, tile);
+    real *mean;
 
+    if (tile->packed && is_plain(merge, state)) {
+        const struct norm_packed packed = norm_packed(merge, tile->packed, 0);
+        const struct sphere sphere = sphere_of(merge, state);
+        kernels->sphere_sums_bf16[norm_donors(merge)](packed.x, packed.base, &sphere, tile->n, sum);
+        return;
+    }
+    mean = make_mean(merge, kernels, tile);
     sum[0] += kernels->squares(mean, tile->n);
     kernels->divide[round_of(merge->work)](mean, state->n_mean, tile->n);
-    sum[1] += kernels->squares(make_tangent(merge, kernels, tile, mean, sum + 2), tile->n);
+    sum[1 + norm_donors(merge)] +=
+        kernels->squares(make_tangent(merge, kernels, tile, mean, sum + 1), tile->n);
 }
 
 /* Assume `measured` from now on; was it what was assumed? */
@@ -336,10 +348,10 @@ static void finish_sphere(const struct merge *merge, void *state, const struct b
 
     s->linear = n_mean < norm_round(merge, merge->shared[EPS]) || n_mean == 0;
     for (unsigned i = 0; i < p.n; i++) {
-        double dot = blocks_sum(blocks, 2 + i);
+        double dot = blocks_sum(blocks, 1 + i);
         same = agrees(&p.dots[i], norm_round(merge, same_mean ? dot : dot * shorter)) && same;
     }
-    set_result(merge, s, blocks_sum(blocks, 1));
+    set_result(merge, s, blocks_sum(blocks, 1 + p.n));
     s->settled = s->linear || (same_mean && same);
 }
 
@@ -376,8 +388,7 @@ static void run_linear(const struct merge *merge, const struct kernels *kernels,
 
     fill(tile->out, -(real)0, tile->n); /* which changes nothing that is added to it */
     for (unsigned i = 0; i < p.n; i++)
-        kernels->scaled_add[round](tile->out, vector(merge, kernels, tile, i, tile->temp[0]), p.w[i],
-                                   tile->n);
+        kernels->scaled_add[round](tile->out, norm_vector(merge, kernels, tile, i), p.w[i], tile->n);
     kernels->settle[round](tile->out, tile->n);
 }
 
@@ -428,6 +439,21 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
         kernels->apply[round_of(merge->work)](tile->in[merge->base], tile->out, tile->out, tile->n);
 }
 
+static bool run_packed(const struct merge *merge, const struct kernels *kernels,
+                       const struct packed_tile *tile)
+{
+    const struct state *state = tile->stats;
+    struct norm_packed packed;
+    struct sphere sphere;
+
+    if (!state || merge->work != DTYPE_BF16 || !is_plain(merge, state))
+        return false;
+    packed = norm_packed(merge, tile->in, 0);
+    sphere = sphere_of(merge, state);
+    kernels->sphere_bf16[norm_donors(merge)](packed.x, packed.base, &sphere, tile->out, tile->n);
+    return true;
+}
+
 static bool is_single(const struct merge *merge)
 {
     return merge->n_inputs == 1;
@@ -456,4 +482,5 @@ const struct method method_multislerp = {
     .n_input_temps = 1,
     .is_copy = is_single,
     .run = run,
+    .run_packed = run_packed,
 };

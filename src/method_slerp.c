@@ -35,13 +35,6 @@ static size_t gram_size(const struct merge *merge)
     return 3 * sizeof(double);
 }
 
-static void add_packed(const struct kernels *kernels, const void *a, const void *b, size_t n, double *sum)
-{
-    sum[0] += kernels->squares_bf16(a, n);
-    sum[1] += kernels->dot_bf16(a, b, n);
-    sum[2] += kernels->squares_bf16(b, n);
-}
-
 static void add_gram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                      void *acc)
 {
@@ -49,7 +42,8 @@ static void add_gram(const struct merge *merge, const struct kernels *kernels, c
     double *sum = acc;
 
     if (tile->packed) {
-        add_packed(kernels, tile->packed[a], tile->packed[b], tile->n, sum);
+        const void *const both[] = {tile->packed[a], tile->packed[b]};
+        kernels->gram_bf16[2](both, NULL, tile->n, sum);
         return;
     }
     sum[0] += kernels->squares(tile->in[a], tile->n);

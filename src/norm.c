@@ -75,3 +75,85 @@ bool norm_next_part(struct norm_vectors vectors, const struct tile *tile, struct
     part->n = left < tile->n - part->at ? (size_t)left : tile->n - part->at;
     return true;
 }
+
+bool norm_is_fused(const struct merge *merge)
+{
+    return norm_donors(merge) >= 2 && norm_donors(merge) <= TASK_FUSED;
+}
+
+struct norm_packed norm_packed(const struct merge *merge, const void *const *in, size_t at)
+{
+    size_t offset = at * dtype_bits(DTYPE_BF16) / 8;
+    struct norm_packed packed = {.base = NULL};
+
+    for (unsigned i = 0; i < norm_donors(merge); i++)
+        packed.x[i] = (const char *)in[norm_donor(merge, i)] + offset;
+    if (merge->base >= 0)
+        packed.base = (const char *)in[merge->base] + offset;
+    return packed;
+}
+
+static bool is_used_as_it_is(const struct merge *merge, const struct tile *tile)
+{
+    return merge->base < 0 && !tile->packed;
+}
+
+static const real *place_of(const struct merge *merge, const struct tile *tile, unsigned donor)
+{
+    return is_used_as_it_is(merge, tile) ? tile->in[norm_donor(merge, donor)]
+                                         : tile->temp[TILE_TEMPS + donor];
+}
+
+const real *norm_vector(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        unsigned donor)
+{
+    real *out = tile->temp[TILE_TEMPS + donor];
+    unsigned input = norm_donor(merge, donor);
+
+    if (is_used_as_it_is(merge, tile))
+        return tile->in[input];
+    if (merge->base < 0)
+        kernels->load[DTYPE_BF16](tile->packed[input], out, tile->n);
+    else if (tile->packed)
+        kernels->delta_bf16(tile->packed[input], tile->packed[merge->base], out, tile->n);
+    else
+        kernels->delta[round_of(merge->work)](tile->in[input], tile->in[merge->base], out, tile->n);
+    return out;
+}
+
+static void add_fused(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                      struct norm_part part, bool rounded, double *gram)
+{
+    const struct norm_packed packed = norm_packed(merge, tile->packed, part.at);
+
+    (rounded ? kernels->gram_rounded_bf16 : kernels->gram_bf16)[norm_donors(merge)](packed.x, packed.base,
+                                                                                    part.n, gram);
+}
+
+/* Of vectors that are there. */
+static void add_part(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                     struct norm_part part, bool rounded, double *gram)
+{
+    double (*dot)(const real *, const real *, size_t) =
+        rounded ? kernels->dot_rounded[round_of(merge->work)] : kernels->dot;
+
+    for (unsigned i = 0; i < norm_donors(merge); i++) {
+        const real *a = place_of(merge, tile, i) + part.at;
+        *gram++ += kernels->squares(a, part.n);
+        for (unsigned j = i + 1; j < norm_donors(merge); j++)
+            *gram++ += dot(a, place_of(merge, tile, j) + part.at, part.n);
+    }
+}
+
+void norm_add_gram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                   struct norm_vectors vectors, bool rounded, double *gram)
+{
+    bool fused = tile->packed && norm_is_fused(merge);
+    size_t pairs = norm_pairs(norm_donors(merge));
+    struct norm_part part = {0};
+
+    for (unsigned i = 0; !fused && i < norm_donors(merge); i++)
+        norm_vector(merge, kernels, tile, i);
+    while (norm_next_part(vectors, tile, &part))
+        (fused ? add_fused : add_part)(merge, kernels, tile, part, rounded, gram + part.vector * pairs);
+}

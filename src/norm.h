@@ -61,4 +61,20 @@ struct norm_part {
 /* The part that begins at `part->at + part->n`, which are 0 at first; false: the tile is at its end. */
 bool norm_next_part(struct norm_vectors vectors, const struct tile *tile, struct norm_part *part);
 
+/* Do the kernels of packed vectors take as many donors? */
+bool norm_is_fused(const struct merge *merge);
+/* Of so many: where they are from element `at` of packed inputs on. */
+struct norm_packed {
+    const void *x[TASK_FUSED], *base; /* base: NULL for none */
+};
+struct norm_packed norm_packed(const struct merge *merge, const void *const *in, size_t at);
+
+/* A donor's elements, or where there is a base its delta, of a tile of either kind: the tile's own, or in
+ * temp[TILE_TEMPS + donor]. The method's n_input_temps is 1. */
+const real *norm_vector(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        unsigned donor);
+/* gram[vector][norm_pairs] += the Gram matrix of these donors. rounded: with dot_rounded off the diagonal. */
+void norm_add_gram(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                   struct norm_vectors vectors, bool rounded, double *gram);
+
 #endif

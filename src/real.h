@@ -42,6 +42,10 @@ enum {
 #define norm_columns norm_columns_f64
 #define norm_is_kept norm_is_kept_f64
 #define norm_row_length norm_row_length_f64
+#define norm_is_fused norm_is_fused_f64
+#define norm_packed norm_packed_f64
+#define norm_vector norm_vector_f64
+#define norm_add_gram norm_add_gram_f64
 #define task_donors task_donors_f64
 #define task_input task_input_f64
 #define task_is_base_alone task_is_base_alone_f64

@@ -92,6 +92,22 @@ STEP(blend_bf16, k->blend[ROUND_BF16](m->a, 0.4f, m->b, 0.6f, m->acc, TILE))
 STEP(task_bf16_2, k->task_bf16[2](m->p16[0], (const void *[]){m->p16[1], m->p16[2]},
                                   (const float[]){1.0f, 0.5f}, m->p16[3], TILE))
 
+/* Of the first vectors; the third is the base of two, the fourth the result. */
+#define VECTORS(m)                      \
+    (const void *const[])               \
+    {                                   \
+        m->p16[0], m->p16[1], m->p16[2] \
+    }
+static const struct sphere sphere = {.w = {0.33f, 0.33f, 0.33f},
+                                     .inverse = {0.125f, 0.3f, 0.2f},
+                                     .dots = {0.99f, 0.98f, 0.97f},
+                                     .inverse_mean = 1.01f,
+                                     .norm = 7};
+STEP(sphere_bf16_3, k->sphere_bf16[3](VECTORS(m), NULL, &sphere, m->p16[3], TILE))
+STEP(sphere_bf16_2, k->sphere_bf16[2](VECTORS(m), m->p16[2], &sphere, m->p16[3], TILE))
+STEP(stock_bf16_2, k->stock_bf16[2](VECTORS(m), m->p16[2], 0.3f, 0.7f, m->p16[3], TILE))
+STEP(combine_bf16_3, k->combine_bf16[3](VECTORS(m), (const double[]){0.3, 0.4, 0.5}, m->p16[3], TILE))
+
 /* Sums are written where the compiler must believe that they are read. */
 #define SUM(name, call)                                             \
     static void name(const struct kernels *k, const struct tile *m) \
@@ -103,6 +119,19 @@ SUM(sum_abs, k->sum_abs(m->a, TILE))
 SUM(squares, k->squares(m->a, TILE))
 SUM(dot, k->dot(m->a, m->b, TILE))
 SUM(dot_rounded_bf16, k->dot_rounded[ROUND_BF16](m->a, m->b, TILE))
+
+#define SUMS(name, call)                                            \
+    static void name(const struct kernels *k, const struct tile *m) \
+    {                                                               \
+        double sums[TASK_FUSED * TASK_FUSED] = {0};                 \
+        volatile double sum;                                        \
+        call;                                                       \
+        sum = sums[0] + sums[1];                                    \
+        (void)sum;                                                  \
+    }
+SUMS(gram_bf16_3, k->gram_bf16[3](VECTORS(m), NULL, TILE, sums))
+SUMS(gram_rounded_bf16_2, k->gram_rounded_bf16[2](VECTORS(m), m->p16[2], TILE, sums))
+SUMS(sphere_sums_bf16_3, k->sphere_sums_bf16[3](VECTORS(m), NULL, &sphere, TILE, sums))
 
 static const struct step {
     const char *name;
@@ -153,6 +182,13 @@ static const struct step {
     {"dot", dot, 8, 0},
     {"dot_rounded bf16", dot_rounded_bf16, 8, 0},
     {"task_bf16[2]", task_bf16_2, 6, 2},
+    {"gram_bf16[3]", gram_bf16_3, 6, 0},
+    {"gram_rounded_bf16[2]", gram_rounded_bf16_2, 6, 0},
+    {"sphere_sums_bf16[3]", sphere_sums_bf16_3, 6, 0},
+    {"sphere_bf16[3]", sphere_bf16_3, 6, 2},
+    {"sphere_bf16[2]", sphere_bf16_2, 6, 2},
+    {"stock_bf16[2]", stock_bf16_2, 6, 2},
+    {"combine_bf16[3]", combine_bf16_3, 6, 2},
 };
 
 static void *array(size_t n, size_t size)

@@ -22,6 +22,8 @@ static void delta_of_bf16(const void *x, const void *base, float *out, size_t n)
 }
 #endif
 
+#define NAN_BF16 0x7f81 /* the order key of NaN in BF16 */
+
 /* Signed, where comparisons of magnitudes are cheapest: none has the highest bit. */
 INLINE real_bits magnitude(real x)
 {
@@ -54,15 +56,53 @@ static void order_key_f16(const float *x, uint32_t *key, size_t n)
 #endif
 
 #ifndef REAL_F64
-static void delta_keys_bf16(const void *x, const void *base, uint32_t zero, uint32_t *key, size_t n)
+enum { COUNTED = 128 }; /* keys made at a time: while they are counted the CPU makes the next */
+
+/* Of COUNTED deltas, as order_key has them, zeros spread. */
+INLINE void delta_keys(const void *x, const void *base, uint32_t zero, uint16_t *key)
 {
-    const u16_packed *a = x, *b = base;
+    const u32_packed *a = x, *b = base;
+    uint32_t pairs[COUNTED / 2];
 
     EACH_ELEMENT
-    for (size_t i = 0; i < n; i++) {
-        uint32_t k = (magnitude(round_bf16(from_bf16(a[i]) - from_bf16(b[i]))) + 0xffff) >> 16;
-        key[i] = k == 0 ? zero + (uint32_t)i % SPREAD_ZEROS : k;
+    for (size_t i = 0; i < COUNTED / 2; i++)
+        pairs[i] = to_pair(low_half(a[i]) - low_half(b[i]), high_half(a[i]) - high_half(b[i]));
+    memcpy(key, pairs, sizeof(pairs));
+    EACH_ELEMENT
+    for (size_t i = 0; i < COUNTED; i++) {
+        int16_t k = (int16_t)(key[i] & 0x7fff);
+        k = k > NAN_BF16 ? NAN_BF16 : k;
+        key[i] = k == 0 ? (uint16_t)(zero + i % SPREAD_ZEROS) : (uint16_t)k;
     }
+}
+
+INLINE void count_keys(const uint16_t *key, uint32_t *bins)
+{
+    for (size_t i = 0; i < COUNTED; i += 4) {
+        uint64_t four;
+        memcpy(&four, key + i, sizeof(four));
+        bins[four & 0xffff]++;
+        bins[four >> 16 & 0xffff]++;
+        bins[four >> 32 & 0xffff]++;
+        bins[four >> 48]++;
+    }
+}
+
+static void count_deltas_bf16(const void *x, const void *base, uint32_t zero, uint32_t *bins, size_t n)
+{
+    const u16_packed *a = x, *b = base;
+    uint16_t key[COUNTED], last[COUNTED] = {0}, last_base[COUNTED] = {0};
+    size_t whole = n / COUNTED * COUNTED;
+
+    for (size_t at = 0; at < whole; at += COUNTED) {
+        delta_keys(a + at, b + at, zero, key);
+        count_keys(key, bins);
+    }
+    memcpy(last, a + whole, (n - whole) * sizeof(*a));
+    memcpy(last_base, b + whole, (n - whole) * sizeof(*b));
+    delta_keys(last, last_base, zero, key);
+    for (size_t i = 0; i < n - whole; i++)
+        bins[key[i]]++;
 }
 #endif
 

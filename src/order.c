@@ -92,13 +92,8 @@ static real_bits *series_keys(const struct merge *merge, const struct kernels *k
 static real_bits *spread_keys(const struct merge *merge, const struct kernels *kernels,
                               const struct tile *tile, unsigned series, unsigned at)
 {
-    real_bits *keys = (real_bits *)(void *)tile->temp[at];
+    real_bits *keys = series_keys(merge, kernels, tile, series, at);
 
-    if (tile->packed) {
-        user_of(merge)->keys(merge, kernels, tile, series, BINS_16, (uint32_t *)keys);
-        return keys;
-    }
-    series_keys(merge, kernels, tile, series, at);
     kernels->spread_zeros(keys, key_shift(merge), BINS_16, tile->n);
     return keys;
 }
@@ -132,27 +127,49 @@ static void count_two(struct counted a, struct counted b, size_t n)
     }
 }
 
-static void count_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                      void *acc)
+static unsigned count_end(const struct merge *merge, const struct order *order)
+{
+    return group_end(order->n_counted, GROUP_SERIES, n_series(merge));
+}
+
+/* Elements as stored. */
+static void count_packed(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                         struct count_acc *accs)
 {
     const struct order *order = tile->stats;
-    struct count_acc *accs = acc;
-    unsigned end = group_end(order->n_counted, GROUP_SERIES, n_series(merge)), n = 0;
-    struct counted two[2];
 
-    for (unsigned i = order->n_counted; i < end; i++) {
-        real_bits *keys;
+    for (unsigned i = order->n_counted; i < count_end(merge, order); i++)
+        if (user_of(merge)->has_cuts(merge, i))
+            user_of(merge)->count(merge, kernels, tile, i, BINS_16, accs[i - order->n_counted].bins);
+}
+
+static void count_reals(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                        struct count_acc *accs)
+{
+    const struct order *order = tile->stats;
+    struct counted two[2];
+    unsigned n = 0;
+
+    for (unsigned i = order->n_counted; i < count_end(merge, order); i++) {
         if (!user_of(merge)->has_cuts(merge, i))
             continue;
-        keys = spread_keys(merge, kernels, tile, i, n);
-        two[n++] = (struct counted){keys, accs[i - order->n_counted].bins};
-        if (n < 2)
+        two[n] = (struct counted){spread_keys(merge, kernels, tile, i, n), accs[i - order->n_counted].bins};
+        if (++n < 2)
             continue;
         count_two(two[0], two[1], tile->n);
         n = 0;
     }
     if (n > 0)
         count_one(two[0], tile->n);
+}
+
+static void count_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                      void *acc)
+{
+    if (tile->packed)
+        count_packed(merge, kernels, tile, acc);
+    else
+        count_reals(merge, kernels, tile, acc);
 }
 
 /* The block in which the skip-th element of a bin is. */
@@ -236,7 +253,7 @@ static void count_series(const struct merge *merge, struct order *order, unsigne
 static void count_finish(const struct merge *merge, void *state, const struct blocks *blocks)
 {
     struct order *order = state;
-    unsigned n = n_series(merge), end = group_end(order->n_counted, GROUP_SERIES, n);
+    unsigned n = n_series(merge), end = count_end(merge, order);
 
     for (unsigned i = order->n_counted; i < end; i++)
         if (user_of(merge)->has_cuts(merge, i))
@@ -316,7 +333,7 @@ static void count_leave(const struct merge *merge, const void *state, const stru
                         struct leavings *to)
 {
     const struct order *order = state;
-    unsigned end = group_end(order->n_counted, GROUP_SERIES, n_series(merge));
+    unsigned end = count_end(merge, order);
 
     for (unsigned i = order->n_counted; i < end; i++)
         if (user_of(merge)->has_cuts(merge, i))
@@ -356,7 +373,7 @@ static bool resume_series(const struct merge *merge, unsigned series, struct cou
 static bool count_resume(const struct merge *merge, void *state, struct leavings *from)
 {
     const struct order *order = state;
-    unsigned end = group_end(order->n_counted, GROUP_SERIES, n_series(merge));
+    unsigned end = count_end(merge, order);
     struct count_acc *accs = merge->n > 0 && merge->n <= UINT32_MAX ? calloc(1, count_size(merge)) : NULL;
     struct blocks blocks = {0, merge->n, merge->n, 1, (const char *)accs, count_size(merge)};
     bool good = accs;

@@ -58,7 +58,7 @@ enum {
 #define prune_order_series prune_order_series_f64
 #define prune_order_has_cuts prune_order_has_cuts_f64
 #define prune_order_values prune_order_values_f64
-#define prune_order_keys prune_order_keys_f64
+#define prune_order_count prune_order_count_f64
 #define prune_order_choose prune_order_choose_f64
 #define prune_check prune_check_f64
 #define prune_row_length prune_row_length_f64

@@ -128,11 +128,11 @@ void prune_order_values(const struct merge *merge, const struct kernels *kernels
         narrow(out, out, tile->n);
 }
 
-void prune_order_keys(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                      unsigned donor, uint32_t zero, uint32_t *keys)
+void prune_order_count(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                       unsigned donor, uint32_t zero, uint32_t *bins)
 {
-    kernels->delta_keys_bf16(tile->packed[task_input(merge, donor)], tile->packed[merge->base], zero, keys,
-                             tile->n);
+    kernels->count_deltas_bf16(tile->packed[task_input(merge, donor)], tile->packed[merge->base], zero, bins,
+                               tile->n);
 }
 
 void prune_order_choose(const struct merge *merge, unsigned donor, uint64_t nonzero,

@@ -45,13 +45,13 @@ unsigned prune_order_series(const struct merge *merge);
 bool prune_order_has_cuts(const struct merge *merge, unsigned donor);
 void prune_order_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                         unsigned donor, real *out);
-void prune_order_keys(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                      unsigned donor, uint32_t zero, uint32_t *keys);
+void prune_order_count(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                       unsigned donor, uint32_t zero, uint32_t *keys);
 void prune_order_choose(const struct merge *merge, unsigned donor, uint64_t nonzero,
                         struct cut cuts[ORDER_CUTS]);
-#define PRUNE_ORDER                                                                                        \
-    {                                                                                                      \
-        prune_order_series, prune_order_has_cuts, prune_order_values, prune_order_keys, prune_order_choose \
+#define PRUNE_ORDER                                                                                         \
+    {                                                                                                       \
+        prune_order_series, prune_order_has_cuts, prune_order_values, prune_order_count, prune_order_choose \
     }
 
 int prune_check(const struct merge *merge, struct err *err);

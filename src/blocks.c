@@ -30,13 +30,14 @@ const uint32_t *histogram_bins(const struct histogram *histogram, size_t block)
     return (const uint32_t *)(const void *)(acc_of(histogram->blocks, block) + histogram->offset);
 }
 
-/* Bins [first, first + HISTOGRAM_UNIT) of all blocks: block by block, so that memory is read in order. */
-static void add_up(const struct histogram *histogram, uint32_t first, uint64_t out[HISTOGRAM_UNIT])
+/* Block by block, so that memory is read in order. */
+void histogram_add_up(const struct histogram *histogram, uint32_t first, uint32_t n,
+                      uint64_t out[HISTOGRAM_UNIT])
 {
-    memset(out, 0, HISTOGRAM_UNIT * sizeof(*out));
+    memset(out, 0, n * sizeof(*out));
     for (size_t b = 0; b < histogram->blocks->n; b++) {
         const uint32_t *bins = histogram_bins(histogram, b) + first;
-        for (uint32_t i = 0; i < HISTOGRAM_UNIT; i++)
+        for (uint32_t i = 0; i < n; i++)
             out[i] += bins[i];
     }
 }
@@ -49,7 +50,7 @@ uint32_t histogram_find(const struct histogram *histogram, bool descending, uint
     for (uint32_t i = 0; i < histogram->n; i++) {
         bin = descending ? histogram->n - 1 - i : i;
         if (i % HISTOGRAM_UNIT == 0)
-            add_up(histogram, bin / HISTOGRAM_UNIT * HISTOGRAM_UNIT, counts);
+            histogram_add_up(histogram, bin / HISTOGRAM_UNIT * HISTOGRAM_UNIT, HISTOGRAM_UNIT, counts);
         if (counts[bin % HISTOGRAM_UNIT] > *rank)
             break;
         *rank -= counts[bin % HISTOGRAM_UNIT];

@@ -21,6 +21,10 @@ enum { HISTOGRAM_UNIT = 256 };
 /* The bins of one block. */
 const uint32_t *histogram_bins(const struct histogram *histogram, size_t block);
 
+/* Bins [first, first + n) of all blocks together. n: HISTOGRAM_UNIT at most. */
+void histogram_add_up(const struct histogram *histogram, uint32_t first, uint32_t n,
+                      uint64_t out[HISTOGRAM_UNIT]);
+
 /* The bin that holds the element after *rank others, in order of bins or from the last one down; *rank: those
  * of them that are in that bin. Where there are not so many elements: the last bin in that order, *rank what
  * is left of it after all of them. */

@@ -102,7 +102,8 @@ struct leavings {
 };
 
 /* One pass over a tensor. Blocks are worked on by any thread in any order, a block's tiles in order by one.
- * How the tensor is cut depends on its size and acc_size alone, so sums come out the same on every machine.
+ * How the tensor is cut depends on its size, acc_size and block_min alone, so sums come out the same on every
+ * machine.
  */
 struct pass {
     /* Bytes of a block's accumulator, zeroed at the start. Where it is large, blocks are few. */
@@ -124,6 +125,9 @@ struct pass {
     void (*leave)(const struct merge *merge, const void *state, const struct blocks *blocks,
                   struct leavings *to);
     bool (*resume)(const struct merge *merge, void *state, struct leavings *from);
+    /* Elements of a block at least: more than the usual number where to clear and fold an accumulator would
+     * take as long. */
+    uint64_t block_min;
 };
 
 /* What a method must know of the whole tensor before its first element: a small state, made by passes. */

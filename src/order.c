@@ -14,6 +14,7 @@ enum {
     GROUP_CUTS = 4, /* counted in one pass: accumulators are 1 MiB at most */
     INFINITE_BF16 = 0x7f80,
     INFINITE_F16 = 0x7c00,
+    BLOCK = 1 << 20, /* elements, to be worth a histogram */
 };
 
 struct count_acc {
@@ -295,38 +296,28 @@ static bool read_number(struct counts *counts, uint64_t *number)
     return false;
 }
 
-/* Over all blocks; at: of the series in its group. */
-static void add_up(const struct blocks *blocks, unsigned at, uint64_t totals[BINS_16 + ZEROS])
-{
-    const struct histogram histogram = {blocks, at * sizeof(struct count_acc), BINS_16};
-
-    for (size_t b = 0; b < blocks->n; b++) {
-        const uint32_t *bins = histogram_bins(&histogram, b);
-        for (size_t i = 0; i < BINS_16 + ZEROS; i++)
-            totals[i] += bins[i];
-    }
-}
-
 static void leave_series(const struct blocks *blocks, unsigned at, unsigned series, struct leavings *to)
 {
-    enum { PAIR_MAX = 20 };
-    uint64_t *totals = calloc(BINS_16 + ZEROS, sizeof(*totals));
+    enum { PAIR_MAX = 20, UNIT = HISTOGRAM_UNIT };
+    const struct histogram histogram = {blocks, at * sizeof(struct count_acc), BINS_16};
     struct counts counts = {malloc((BINS_16 + ZEROS) * PAIR_MAX), 0, 0};
+    uint64_t totals[UNIT];
     uint32_t last = 0;
 
-    if (totals && counts.data)
-        add_up(blocks, at, totals);
-    for (uint32_t bin = 0; totals && counts.data && bin < BINS_16 + ZEROS; bin++) {
-        if (totals[bin] == 0)
-            continue;
-        write_number(&counts, bin - last);
-        write_number(&counts, totals[bin]);
-        last = bin;
+    for (uint32_t first = 0; counts.data && first < BINS_16 + ZEROS; first += UNIT) {
+        uint32_t n = first < BINS_16 ? UNIT : ZEROS;
+        histogram_add_up(&histogram, first, n, totals);
+        for (uint32_t i = 0; i < n; i++) {
+            if (totals[i] == 0)
+                continue;
+            write_number(&counts, first + i - last);
+            write_number(&counts, totals[i]);
+            last = first + i;
+        }
     }
-    if (totals && counts.data)
+    if (counts.data)
         to->put(to, series, counts.data, counts.len);
     free(counts.data);
-    free(totals);
 }
 
 static void count_leave(const struct merge *merge, const void *state, const struct blocks *blocks,
@@ -515,16 +506,35 @@ static real_bits key_of(real x)
     return bits < REAL_NAN ? bits : REAL_NAN;
 }
 
+static size_t count_equals(const real *x, real_bits key, size_t n)
+{
+    real_bits equals = 0;
+
+    for (size_t i = 0; i < n; i++)
+        equals += key_of(x[i]) == key;
+    return (size_t)equals;
+}
+
+/* Index of the skip-th element from `at` on that has the key. */
+static size_t nth_equal(const real *x, real_bits key, size_t at, uint64_t skip)
+{
+    for (;; at++)
+        if (key_of(x[at]) == key && skip-- == 0)
+            return at;
+}
+
+/* Elements are looked at one by one only in the tile that has the one that is wanted. */
 static void locate_equals(const struct cut *cut, const struct tile *tile, const real *x,
                           struct locate_acc *acc)
 {
     uint64_t first = tile->first, last = tile->first + tile->n;
     size_t begin = cut->from > first ? (size_t)(cut->from - first) : 0;
     size_t end = cut->to < last ? (size_t)(cut->to - first) : tile->n;
+    size_t equals = count_equals(x + begin, cut->key, end - begin);
 
-    for (size_t i = begin; i < end; i++)
-        if (key_of(x[i]) == cut->key && acc->equals++ == cut->skip)
-            acc->index = first + i;
+    if (acc->equals <= cut->skip && acc->equals + equals > cut->skip)
+        acc->index = first + nth_equal(x, cut->key, begin, cut->skip - acc->equals);
+    acc->equals += equals;
 }
 
 static void locate_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
@@ -586,8 +596,12 @@ static const struct pass count_pass = {.acc_size = count_size,
                                        .add = count_add,
                                        .finish = count_finish,
                                        .leave = count_leave,
-                                       .resume = count_resume},
-                         refine_pass = {.acc_size = refine_size, .add = refine_add, .finish = refine_finish},
+                                       .resume = count_resume,
+                                       .block_min = BLOCK},
+                         refine_pass = {.acc_size = refine_size,
+                                        .add = refine_add,
+                                        .finish = refine_finish,
+                                        .block_min = BLOCK},
                          locate_pass = {.acc_size = locate_size,
                                         .add = locate_add,
                                         .finish = locate_finish,

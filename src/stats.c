@@ -149,12 +149,12 @@ static uint64_t divide_up(uint64_t a, uint64_t b)
     return a / b + (a % b != 0);
 }
 
-/* How a pass is cut: by the tensor's size and the accumulator's alone, so that sums are the same everywhere.
+/* How a pass is cut: by the tensor's size and the pass alone, so that sums are the same everywhere.
  */
 static struct blocks cut(const struct recipe *recipe, const struct pass *pass, const void *state)
 {
     const struct merge *merge = &recipe->merge;
-    uint64_t row = recipe_row(recipe), unit = row < 2 ? TILE : row, n = merge->n, most;
+    uint64_t row = recipe_row(recipe), unit = row < 2 ? TILE : row, n = merge->n, most, least;
     struct blocks blocks = {.acc_size = pass->row_bytes ? 0 : pass->acc_size(merge)};
 
     if (pass->range)
@@ -163,7 +163,8 @@ static struct blocks cut(const struct recipe *recipe, const struct pass *pass, c
     most = blocks.acc_size ? ACCS_BYTES / blocks.acc_size : BLOCKS_MAX;
     most = most < 1 ? 1 : most > BLOCKS_MAX ? BLOCKS_MAX : most;
     blocks.end = blocks.first + n;
-    blocks.size = divide_up(n, most) < BLOCK_MIN ? BLOCK_MIN : divide_up(n, most);
+    least = pass->block_min < BLOCK_MIN ? BLOCK_MIN : pass->block_min;
+    blocks.size = divide_up(n, most) < least ? least : divide_up(n, most);
     blocks.size = divide_up(blocks.size, unit) * unit;
     blocks.n = (size_t)divide_up(n, blocks.size);
     if (pass->row_bytes)

@@ -94,9 +94,10 @@ struct kernels {
     void (*key_range)(const real_bits *key, size_t n, real_bits *least, real_bits *most);
     /* x = x times whether the bits of |by|, those of NaN being REAL_NAN, are in [low, high) */
     void (*select)(real *x, const real *by, real_bits low, real_bits high, size_t n);
-    /* bins[key]++ with the keys that delta, order_key and spread_zeros make of packed BF16; zero: below 2^16
-     * - SPREAD_ZEROS. NULL for float64. */
-    void (*count_deltas_bf16)(const void *x, const void *base, uint32_t zero, uint32_t *bins, size_t n);
+    /* bins[j][key]++ with the keys that delta, order_key and spread_zeros make of packed BF16, of k inputs (1
+     * to TASK_FUSED); zero: at most 2^16 - SPREAD_ZEROS. NULL for float64. */
+    void (*count_deltas_bf16)(unsigned k, const void *const *x, const void *base, uint32_t zero,
+                              uint32_t *const *bins, size_t n);
     /* keep: all bits where rng_draw has it of probability p, else 0 */
     void (*keep_random)(const struct draws *of, double p, uint16_t *keep, size_t n);
     /* the same of probabilities low + step rank, above 0 and below 1; rank below 2^31 */

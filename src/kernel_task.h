@@ -88,21 +88,26 @@ INLINE void count_keys(const uint16_t *key, uint32_t *bins)
     }
 }
 
-static void count_deltas_bf16(const void *x, const void *base, uint32_t zero, uint32_t *bins, size_t n)
+static void count_deltas_bf16(unsigned k, const void *const *x, const void *base, uint32_t zero,
+                              uint32_t *const *bins, size_t n)
 {
-    const u16_packed *a = x, *b = base;
-    uint16_t key[COUNTED], last[COUNTED] = {0}, last_base[COUNTED] = {0};
-    size_t whole = n / COUNTED * COUNTED;
+    const u16_packed *b = base;
+    uint16_t key[TASK_FUSED][COUNTED], last[COUNTED] = {0}, last_base[COUNTED] = {0};
+    size_t whole = n / COUNTED * COUNTED, rest = n - whole;
 
     for (size_t at = 0; at < whole; at += COUNTED) {
-        delta_keys(a + at, b + at, zero, key);
-        count_keys(key, bins);
+        for (unsigned j = 0; j < k; j++)
+            delta_keys((const u16_packed *)x[j] + at, b + at, zero, key[j]);
+        for (unsigned j = 0; j < k; j++)
+            count_keys(key[j], bins[j]);
     }
-    memcpy(last, a + whole, (n - whole) * sizeof(*a));
-    memcpy(last_base, b + whole, (n - whole) * sizeof(*b));
-    delta_keys(last, last_base, zero, key);
-    for (size_t i = 0; i < n - whole; i++)
-        bins[key[i]]++;
+    memcpy(last_base, b + whole, rest * sizeof(*b));
+    for (unsigned j = 0; j < k; j++) {
+        memcpy(last, (const u16_packed *)x[j] + whole, rest * sizeof(*b));
+        delta_keys(last, last_base, zero, key[0]);
+        for (size_t i = 0; i < rest; i++)
+            bins[j][key[0][i]]++;
+    }
 }
 #endif
 

@@ -138,10 +138,19 @@ static void count_packed(const struct merge *merge, const struct kernels *kernel
                          struct count_acc *accs)
 {
     const struct order *order = tile->stats;
+    unsigned series[TASK_FUSED], n = 0, end = count_end(merge, order);
+    uint32_t *bins[TASK_FUSED];
 
-    for (unsigned i = order->n_counted; i < count_end(merge, order); i++)
-        if (user_of(merge)->has_cuts(merge, i))
-            user_of(merge)->count(merge, kernels, tile, i, BINS_16, accs[i - order->n_counted].bins);
+    for (unsigned i = order->n_counted; i < end; i++) {
+        if (user_of(merge)->has_cuts(merge, i)) {
+            series[n] = i;
+            bins[n++] = accs[i - order->n_counted].bins;
+        }
+        if (n == TASK_FUSED || (n > 0 && i + 1 == end)) {
+            user_of(merge)->count(merge, kernels, tile, series, n, BINS_16, bins);
+            n = 0;
+        }
+    }
 }
 
 static void count_reals(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,

@@ -38,10 +38,11 @@ struct order_user {
     /* out = a series' values, of the working type */
     void (*values)(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                    unsigned series, real *out);
-    /* bins[key]++ for a tile of elements as stored, with the keys of those values, zeros being `zero` + 0,
-     * `zero` + 1 ... in turn; NULL where the method's passes do not take those. */
+    /* bins[i][key]++ for a tile of elements as stored, with the keys of those values of so many series (at
+     * most TASK_FUSED), zeros being `zero` + 0, `zero` + 1 ... in turn; NULL where passes do not take those.
+     */
     void (*count)(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                  unsigned series, uint32_t zero, uint32_t *bins);
+                  const unsigned *series, unsigned n, uint32_t zero, uint32_t *const *bins);
     /* Set rank, wanted and descending of the cuts there are. Of the tensor's elements `nonzero` are not 0. */
     void (*choose)(const struct merge *merge, unsigned series, uint64_t nonzero, struct cut cuts[ORDER_CUTS]);
 };

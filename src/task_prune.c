@@ -129,10 +129,13 @@ void prune_order_values(const struct merge *merge, const struct kernels *kernels
 }
 
 void prune_order_count(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                       unsigned donor, uint32_t zero, uint32_t *bins)
+                       const unsigned *donors, unsigned n, uint32_t zero, uint32_t *const *bins)
 {
-    kernels->count_deltas_bf16(tile->packed[task_input(merge, donor)], tile->packed[merge->base], zero, bins,
-                               tile->n);
+    const void *x[TASK_FUSED];
+
+    for (unsigned i = 0; i < n; i++)
+        x[i] = tile->packed[task_input(merge, donors[i])];
+    kernels->count_deltas_bf16(n, x, tile->packed[merge->base], zero, bins, tile->n);
 }
 
 void prune_order_choose(const struct merge *merge, unsigned donor, uint64_t nonzero,

@@ -46,7 +46,7 @@ bool prune_order_has_cuts(const struct merge *merge, unsigned donor);
 void prune_order_values(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                         unsigned donor, real *out);
 void prune_order_count(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
-                       unsigned donor, uint32_t zero, uint32_t *keys);
+                       const unsigned *donors, unsigned n, uint32_t zero, uint32_t *const *bins);
 void prune_order_choose(const struct merge *merge, unsigned donor, uint64_t nonzero,
                         struct cut cuts[ORDER_CUTS]);
 #define PRUNE_ORDER                                                                                         \

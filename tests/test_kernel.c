@@ -394,22 +394,35 @@ static void check_norms(const struct kernels *k, bool finite, size_t n, size_t s
 static void check_deltas(const struct kernels *k, size_t n, size_t shift)
 {
     struct packs *p = packs_new(k, n, shift);
-    static uint32_t want[N], bins[1 << 16];
 
     k->delta[ROUND_BF16](p->x[0], p->x[1], p->want, n);
     k->delta_bf16(p->in[0], p->in[1], p->out, n);
     check_packed("delta of packed", k, p, NULL, n);
-    k->order_key[ROUND_BF16](p->want, want, n);
-    k->spread_zeros(want, 0, 0x8000, n);
-    memset(bins, 0, sizeof(bins));
-    k->count_deltas_bf16(p->in[0], p->in[1], 0x8000, bins, n);
-    for (size_t i = 0; i < n; i++)
-        bins[want[i]]--;
-    for (size_t i = 0; i < sizeof(bins) / sizeof(bins[0]); i++)
-        assert_int_equal(bins[i], 0);
     k->mix[ROUND_BF16](p->x[0], 0.7f, p->x[1], 0.4f, p->want, n);
     k->mix_bf16(p->in[0], 0.7f, p->in[1], 0.4f, p->result + shift, n);
     check_packed("mix of packed", k, p, p->result + shift, n);
+    free(p);
+}
+
+static void check_counts(const struct kernels *k, unsigned n_donors, size_t n, size_t shift)
+{
+    enum { BINS = 1 << 16 };
+    static uint32_t key[N], bins[TASK_FUSED][BINS];
+    uint32_t *const at[TASK_FUSED] = {bins[0], bins[1], bins[2], bins[3]};
+    struct packs *p = packs_new(k, n, shift);
+
+    memset(bins, 0, sizeof(bins));
+    k->count_deltas_bf16(n_donors, p->in, p->in[TASK_FUSED], 0x8000, at, n);
+    for (unsigned j = 0; j < n_donors; j++) {
+        k->delta[ROUND_BF16](p->x[j], p->x[TASK_FUSED], p->want, n);
+        k->order_key[ROUND_BF16](p->want, key, n);
+        k->spread_zeros(key, 0, 0x8000, n);
+        for (size_t i = 0; i < n; i++)
+            bins[j][key[i]]--;
+    }
+    for (size_t i = 0; i < BINS; i++)
+        for (unsigned j = 0; j < TASK_FUSED; j++)
+            assert_int_equal(bins[j][i], 0);
     free(p);
 }
 
@@ -417,6 +430,7 @@ static void check_all_packed(const struct kernels *k, size_t n, size_t shift)
 {
     for (unsigned i = 1; i <= TASK_FUSED; i++) {
         check_sum(k, i, 1, 1, n, shift);
+        check_counts(k, i, n, shift);
         for (unsigned j = 0; j < 2; j++) {
             check_linear(k, i, j, n, shift);
             check_consensus(k, i, j, n, shift);

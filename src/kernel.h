@@ -137,6 +137,16 @@ struct kernels {
     void (*divide_least[ROUND_COUNT])(real *acc, const real *divisor, real least, size_t n);
     /* out = r(population variance of r(x - in[base]) over the k other inputs), k at least 1 */
     void (*variance[ROUND_COUNT])(const real *const *in, unsigned base, unsigned k, real *out, size_t n);
+    /* The same of packed BF16; counted as count_deltas_bf16 does. NULL for float64, as are the next two. */
+    void (*variance_bf16)(const void *const *in, unsigned base, unsigned k, void *out, size_t n);
+    void (*count_variances_bf16)(const void *const *in, unsigned base, unsigned k, uint32_t zero,
+                                 uint32_t *bins, size_t n);
+    /* out = r(x - base) times whether the order key of `by` is `least` or more */
+    void (*selected_delta_bf16)(const void *x, const void *base, const void *by, uint32_t least, real *out,
+                                size_t n);
+    /* method_sce.c's last line, with the selected deltas of so many donors (1 to TASK_FUSED) */
+    void (*sce_bf16[TASK_FUSED + 1])(const void *base, const void *const *x, const void *by, uint32_t least,
+                                     const real *w, real floor, void *out, size_t n);
     /* method_ram.c: count = count + (|r(x - base)| > eps); acc = acc + what such an input adds, where so many
      * do; plus: in float32, and times `lone` where it is the only one */
     void (*ram_count[ROUND_COUNT])(real *count, const real *x, const real *base, real eps, size_t n);

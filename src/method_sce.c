@@ -50,12 +50,36 @@ static bool has_cuts(const struct merge *merge, unsigned series)
     return sorts(merge);
 }
 
+/* Of elements as stored, and packed; where nothing is compared with them: 0. */
+static void packed_variances(const struct merge *merge, const struct kernels *kernels, const void *const *in,
+                             void *out, size_t n)
+{
+    if (sorts(merge))
+        kernels->variance_bf16(in, (unsigned)merge->base, task_donors(merge), out, n);
+    else
+        memset(out, 0, n * sizeof(uint16_t));
+}
+
 static void variances(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                       unsigned series, real *out)
 {
     (void)series;
-    kernels->variance[round_of(merge->work)](tile->in, (unsigned)merge->base, task_donors(merge), out,
-                                             tile->n);
+    if (!tile->packed) {
+        kernels->variance[round_of(merge->work)](tile->in, (unsigned)merge->base, task_donors(merge), out,
+                                                 tile->n);
+        return;
+    }
+    packed_variances(merge, kernels, tile->packed, tile->temp[VARIANCE], tile->n);
+    kernels->load[DTYPE_BF16](tile->temp[VARIANCE], out, tile->n);
+}
+
+static void count(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                  const unsigned *series, unsigned n, uint32_t zero, uint32_t *const *bins)
+{
+    (void)series;
+    (void)n;
+    kernels->count_variances_bf16(tile->packed, (unsigned)merge->base, task_donors(merge), zero, bins[0],
+                                  tile->n);
 }
 
 /* int(nonzero select_topk), a product in float32. */
@@ -69,24 +93,55 @@ static void choose(const struct merge *merge, unsigned series, uint64_t nonzero,
 }
 
 static const struct order_user order = {
-    .n_series = n_series, .has_cuts = has_cuts, .values = variances, .choose = choose};
+    .n_series = n_series, .has_cuts = has_cuts, .values = variances, .count = count, .choose = choose};
+
+static const struct cut *cuts_of(const void *state)
+{
+    return ((const struct order *)state)->cuts;
+}
+
+/* How many of a run's elements are before the cut's index. */
+static size_t before_index(const struct cut *cut, uint64_t first, size_t n)
+{
+    return cut->index <= first ? 0 : cut->index - first < n ? (size_t)(cut->index - first) : n;
+}
 
 /* d = d times whether its element is selected. by: the variances. */
 static void select_elements(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                             const real *by, real *d)
 {
-    const struct cut *cut = ((const struct order *)tile->stats)->cuts;
+    const struct cut *cut = cuts_of(tile->stats);
     size_t before;
 
     if (!sorts(merge))
         kernels->select(d, d, 0, 0, tile->n);
     if (!sorts(merge) || !cut->wanted)
         return;
-    before = cut->index <= tile->first            ? 0
-             : cut->index - tile->first < tile->n ? (size_t)(cut->index - tile->first)
-                                                  : tile->n;
+    before = before_index(cut, tile->first, tile->n);
     kernels->select(d, by, cut->key, REAL_BITS_MAX, before);
     kernels->select(d + before, by + before, cut->key + 1, REAL_BITS_MAX, tile->n - before);
+}
+
+/* The same of packed elements: the order keys of BF16 that selected ones have at least, `before` of the run's
+ * elements and in the others. */
+struct selection {
+    uint32_t least[2];
+    size_t before;
+};
+
+enum { KEEPS_ALL = 0, KEEPS_NONE = 0xffff };
+
+static struct selection selection_of(const struct merge *merge, const struct cut *cut, uint64_t first,
+                                     size_t n)
+{
+    uint32_t key;
+
+    if (!sorts(merge))
+        return (struct selection){{0, selects(merge) ? KEEPS_NONE : KEEPS_ALL}, 0};
+    if (!cut->wanted)
+        return (struct selection){{0, KEEPS_ALL}, 0};
+    key = (uint32_t)((cut->key + 0xffff) >> 16);
+    return (struct selection){{key, key + 1}, before_index(cut, first, n)};
 }
 
 static void donor_delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
@@ -105,16 +160,33 @@ static size_t energies_size(const struct merge *merge)
     return task_donors(merge) * sizeof(double);
 }
 
+/* A donor's selected delta in tile->out. by: packed. */
+static void packed_delta(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
+                         unsigned donor, const void *by)
+{
+    const uint16_t *x = tile->packed[task_input(merge, donor)], *base = tile->packed[merge->base], *v = by;
+    const struct selection selection = selection_of(merge, cuts_of(tile->stats), tile->first, tile->n);
+    size_t at = selection.before;
+
+    kernels->selected_delta_bf16(x, base, v, selection.least[0], tile->out, at);
+    kernels->selected_delta_bf16(x + at, base + at, v + at, selection.least[1], tile->out + at, tile->n - at);
+}
+
 static void energies_add(const struct merge *merge, const struct kernels *kernels, const struct tile *tile,
                          void *acc)
 {
     real *by = tile->temp[VARIANCE];
     double *sums = acc;
 
-    if (sorts(merge))
+    if (tile->packed)
+        packed_variances(merge, kernels, tile->packed, by, tile->n);
+    else if (sorts(merge))
         variances(merge, kernels, tile, 0, by);
     for (unsigned i = 0; i < task_donors(merge); i++) {
-        donor_delta(merge, kernels, tile, i, by, tile->out);
+        if (tile->packed)
+            packed_delta(merge, kernels, tile, i, by);
+        else
+            donor_delta(merge, kernels, tile, i, by, tile->out);
         sums[i] += kernels->sum_squares[round_of(merge->work)](tile->out, tile->n);
     }
 }
@@ -162,7 +234,7 @@ static const struct pass *next_pass(const struct merge *merge, const void *state
     return pass || energies_of(merge, state)->known ? pass : &energies_pass;
 }
 
-static const struct method_stats stats = {.state_size = state_size, .next = next_pass};
+static const struct method_stats stats = {.state_size = state_size, .next = next_pass, .takes_packed = true};
 
 /* ---- the merge */
 
@@ -208,6 +280,42 @@ static void run(const struct merge *merge, const struct kernels *kernels, const 
     kernels->apply[task.round](tile->in[merge->base], tile->out, tile->out, tile->n);
 }
 
+/* Elements [at, at + n) of what was asked for; least: the order key that selected ones have. */
+static void join_packed(const struct merge *merge, const struct kernels *kernels,
+                        const struct packed_tile *tile, const void *by, uint32_t least, size_t at, size_t n)
+{
+    real floor = (real)1e-6;
+
+    kernels->cast[ROUND_BF16](&floor, 1);
+    for (unsigned i = 0; i < task_donors(merge); i++)
+        tile->inputs[i] = (const uint16_t *)tile->in[task_input(merge, i)] + at;
+    kernels->sce_bf16[task_donors(merge)]((const uint16_t *)tile->in[merge->base] + at, tile->inputs, by,
+                                          least, energies_of(merge, tile->stats)->weight, floor,
+                                          (uint16_t *)tile->out + at, n);
+}
+
+static bool run_packed(const struct merge *merge, const struct kernels *kernels,
+                       const struct packed_tile *tile)
+{
+    unsigned n_donors = task_donors(merge);
+    uint16_t *by = (uint16_t *)(void *)tile->temp[VARIANCE];
+
+    if (merge->work != DTYPE_BF16 || n_donors < 1 || n_donors > TASK_FUSED)
+        return false;
+    for (size_t at = 0, n; at < tile->n; at += n) {
+        struct selection selection;
+        n = tile->n - at < tile->n_temp ? tile->n - at : tile->n_temp;
+        for (unsigned i = 0; i < merge->n_inputs; i++)
+            tile->inputs[i] = (const uint16_t *)tile->in[i] + at;
+        packed_variances(merge, kernels, tile->inputs, by, n);
+        selection = selection_of(merge, cuts_of(tile->stats), tile->first + at, n);
+        join_packed(merge, kernels, tile, by, selection.least[0], at, selection.before);
+        join_packed(merge, kernels, tile, by + selection.before, selection.least[1], at + selection.before,
+                    n - selection.before);
+    }
+    return true;
+}
+
 const struct method method_sce = {
     .name = "sce",
     .title = "SCE",
@@ -224,4 +332,5 @@ const struct method method_sce = {
     .is_copy = task_is_base_alone,
     .run = run,
     .kept = kept,
+    .run_packed = run_packed,
 };

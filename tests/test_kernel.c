@@ -426,11 +426,109 @@ static void check_counts(const struct kernels *k, unsigned n_donors, size_t n, s
     free(p);
 }
 
+/* in: so many donors and, after them, the base. */
+static void check_variance(const struct kernels *k, unsigned n_donors, size_t n, size_t shift)
+{
+    enum { BINS = 1 << 16 };
+    static uint32_t key[N], bins[BINS];
+    struct packs *p = packs_new(k, n, shift);
+    const float *const x[TASK_FUSED + 1] = {p->x[0], p->x[1], p->x[2], p->x[3], p->x[4]};
+
+    k->variance[ROUND_BF16](x, n_donors, n_donors, p->want, n);
+    k->variance_bf16(p->in, n_donors, n_donors, p->result + shift, n);
+    check_packed("variance of packed", k, p, p->result + shift, n);
+    memset(bins, 0, sizeof(bins));
+    k->count_variances_bf16(p->in, n_donors, n_donors, 0x8000, bins, n);
+    k->order_key[ROUND_BF16](p->want, key, n);
+    k->spread_zeros(key, 0, 0x8000, n);
+    for (size_t i = 0; i < n; i++)
+        bins[key[i]]--;
+    for (size_t i = 0; i < BINS; i++)
+        assert_int_equal(bins[i], 0);
+    free(p);
+}
+
+/* Donors of which the one is so small beside the other that float32 does not hold their difference. */
+static void check_far_apart(const struct kernels *k)
+{
+    struct packs *p = packs_new(k, N, 0);
+    const float *const x[3] = {p->x[0], p->x[1], p->x[2]};
+
+    for (size_t i = 0; i < N; i++) {
+        p->x[0][i] = (float)(i % 256 + 1) / 256 * (i % 3 ? 0x1p-20f : 1);
+        p->x[1][i] = (float)(i % 253 + 1) / 256 * (i % 5 ? -1 : 0x1p-30f);
+        p->x[2][i] = 0;
+    }
+    for (unsigned i = 0; i < 3; i++)
+        k->store[DTYPE_BF16](p->x[i], p->bytes[i], N);
+    for (unsigned i = 0; i < 3; i++)
+        k->load[DTYPE_BF16](p->bytes[i], p->x[i], N);
+    k->variance[ROUND_BF16](x, 2, 2, p->want, N);
+    k->variance_bf16(p->in, 2, 2, p->result, N);
+    check_packed("variance of packed", k, p, p->result, N);
+    free(p);
+}
+
+/* by: packed values, the second donor's. */
+static void check_selected(const struct kernels *k, float bound, size_t n, size_t shift)
+{
+    struct packs *p = packs_new(k, n, shift);
+    uint32_t least, bits;
+
+    k->order_key[ROUND_BF16](&bound, &least, 1);
+    memcpy(&bits, &bound, sizeof(bits));
+    bits = isnan(bound) ? 0x7f800001 : bits;
+    for (uint32_t more = 0; more < 2; more++) {
+        k->delta[ROUND_BF16](p->x[0], p->x[TASK_FUSED], p->want, n);
+        k->select(p->want, p->x[1], bits + more, REAL_BITS_MAX, n);
+        k->selected_delta_bf16(p->in[0], p->in[TASK_FUSED], p->in[1], least + more, p->out, n);
+        check_packed("selected delta of packed", k, p, NULL, n);
+    }
+    free(p);
+}
+
+/* by: the base's values; p->want = what the sums of the selected deltas come to. */
+static void sce_in_steps(const struct kernels *k, struct packs *p, unsigned n_donors, const float *w,
+                         uint32_t low, float least, size_t n)
+{
+    static float d[TASK_FUSED][N], sum[N], weights[N];
+
+    memset(sum, 0, sizeof(sum));
+    memset(weights, 0, sizeof(weights));
+    memset(p->want, 0, sizeof(p->want));
+    for (unsigned j = 0; j < n_donors; j++) {
+        k->delta[ROUND_BF16](p->x[j], p->x[TASK_FUSED], d[j], n);
+        k->select(d[j], p->x[TASK_FUSED], low, REAL_BITS_MAX, n);
+        k->add(sum, d[j], n);
+    }
+    k->settle[ROUND_BF16](sum, n);
+    for (unsigned j = 0; j < n_donors; j++) {
+        k->agree[ROUND_BF16](p->want, d[j], sum, w[j], n);
+        k->agree_weight(weights, d[j], sum, w[j], n);
+    }
+    k->divide_least[ROUND_BF16](p->want, weights, least, n);
+    k->apply[ROUND_BF16](p->x[TASK_FUSED], p->want, p->want, n);
+}
+
+static void check_sce(const struct kernels *k, unsigned n_donors, size_t n, size_t shift)
+{
+    static const float w[TASK_FUSED] = {0.75f, 0.3984375f, 1.0f, 0.5f};
+    struct packs *p = packs_new(k, n, shift);
+
+    sce_in_steps(k, p, n_donors, w, 0x3f000000, 0x1p-20f, n);
+    k->sce_bf16[n_donors](p->in[TASK_FUSED], p->in, p->in[TASK_FUSED], 0x3f00, w, 0x1p-20f, p->result + shift,
+                          n);
+    check_packed("sce of packed", k, p, p->result + shift, n);
+    free(p);
+}
+
 static void check_all_packed(const struct kernels *k, size_t n, size_t shift)
 {
     for (unsigned i = 1; i <= TASK_FUSED; i++) {
         check_sum(k, i, 1, 1, n, shift);
         check_counts(k, i, n, shift);
+        check_variance(k, i, n, shift);
+        check_sce(k, i, n, shift);
         for (unsigned j = 0; j < 2; j++) {
             check_linear(k, i, j, n, shift);
             check_consensus(k, i, j, n, shift);
@@ -441,6 +539,9 @@ static void check_all_packed(const struct kernels *k, size_t n, size_t shift)
     check_norms(k, true, n, shift);
     check_norms(k, false, n, shift);
     check_deltas(k, n, shift);
+    check_selected(k, 0.5f, n, shift);
+    check_selected(k, INFINITY, n, shift);
+    check_selected(k, NAN, n, shift);
 }
 
 static void test_packed(void **state)
@@ -453,6 +554,7 @@ static void test_packed(void **state)
         check_all_packed(sets[s], N, 0);
         check_all_packed(sets[s], 1, 1);
         check_all_packed(sets[s], 67, 1);
+        check_far_apart(sets[s]);
     }
 }
 

@@ -564,6 +564,8 @@ EACH_TYPE(nearswap, (const real *a, const real *b, real t, real *out, size_t n),
 
 #include "kernel_random.h"
 
+#include "kernel_sce.h"
+
 #include "kernel_norm.h"
 #ifndef REAL_F64
 #include "kernel_gram.h"

@@ -16,8 +16,16 @@ static size_t unsupported(void)
 #elif defined(__x86_64__)
 extern const struct kernels kernels_baseline;
 extern const struct kernels kernels_avx2, kernels_avx512;
+#ifdef KERNELS_AVX512_BF16
+extern const struct kernels kernels_avx512_bf16;
+#endif
 
-static const struct kernels *const sets[] = {&kernels_avx512, &kernels_avx2, &kernels_baseline};
+static const struct kernels *const sets[] = {
+#ifdef KERNELS_AVX512_BF16
+    &kernels_avx512_bf16,
+#endif
+    &kernels_avx512, &kernels_avx2, &kernels_baseline};
+enum { SETS = sizeof(sets) / sizeof(sets[0]) };
 
 static bool runs_avx2(void)
 {
@@ -32,7 +40,11 @@ static bool runs_avx512(void)
 
 static size_t unsupported(void)
 {
-    return runs_avx512() ? 0 : runs_avx2() ? 1 : 2;
+    size_t runs = runs_avx512() ? 3 : runs_avx2() ? 2 : 1;
+
+    if (runs == 3 && __builtin_cpu_supports("avx512bf16"))
+        return 0;
+    return SETS - runs;
 }
 #else
 extern const struct kernels kernels_baseline;

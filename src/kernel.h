@@ -43,7 +43,7 @@ struct sphere {
 
 /* A primitive that rounds has one entry a working type; of those for float64 only ROUND_NONE is there. */
 struct kernels {
-    const char *isa; /* "baseline", "avx2", "avx512"; "f64" */
+    const char *isa; /* "baseline", "avx2", "avx512", "avx512_bf16"; "f64" */
 
     /* Widen n elements of F16, BF16, F32 exactly; F64 is rounded to float32, which torch does too before it
      * rounds that to 16 bits. load[] of another type is NULL. */

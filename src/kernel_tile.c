@@ -435,10 +435,16 @@ INLINE void task_bf16(unsigned k, const void *base, const void *const *x, const 
     ((u16_packed *)out)[n - 1] = (uint16_t)last_out;
 }
 
+#if defined(__AVX512BW__)
+#include "kernel_group.h"
+#else
+#define task_groups task_bf16
+#endif
+
 #define TASK(k)                                                                                            \
     static void task_bf16_##k(const void *base, const void *const *x, const float *w, void *out, size_t n) \
     {                                                                                                      \
-        task_bf16(k, base, x, w, out, n);                                                                  \
+        task_groups(k, base, x, w, out, n);                                                                \
     }
 TASK(1)
 TASK(2)

@@ -266,6 +266,52 @@ static void test_fused(void **state)
         }
 }
 
+enum { PATTERNS = 65536 };
+
+/* Every pattern of BF16 as the base, and others as the donors; seed even: such as are a few last places away.
+ */
+static void fill_patterns(uint16_t *base, uint16_t (*x)[PATTERNS], uint32_t seed)
+{
+    uint32_t state = seed;
+
+    for (size_t i = 0; i < PATTERNS; i++) {
+        base[i] = (uint16_t)(i * (2 * seed + 1));
+        for (size_t j = 0; j < TASK_FUSED; j++) {
+            uint32_t word = next_random(&state) >> 8;
+            x[j][i] = (uint16_t)(seed % 2 ? word : base[i] + word % 9 - 4);
+        }
+    }
+}
+
+static void check_patterns(const struct kernels *k, const struct kernels *reference, unsigned n_donors,
+                           const float *w, uint32_t seed)
+{
+    static uint16_t base[PATTERNS], x[TASK_FUSED][PATTERNS], out[PATTERNS], want[PATTERNS];
+    const void *const in[TASK_FUSED] = {x[0], x[1], x[2], x[3]};
+    size_t at;
+
+    fill_patterns(base, x, seed);
+    reference->task_bf16[n_donors](base, in, w, want, PATTERNS);
+    k->task_bf16[n_donors](base, in, w, out, PATTERNS);
+    if (float_bytes_differ(DTYPE_BF16, (const void *)out, (const void *)want, PATTERNS, &at))
+        fail_msg("%s: %u donors of weights %a, ..., base 0x%04x: 0x%04x, not 0x%04x", k->isa, n_donors,
+                 (double)w[0], base[at], out[at], want[at]);
+}
+
+static void test_patterns(void **state)
+{
+    static const float w[][TASK_FUSED] = {{0.75f, -0.3984375f, 1, 0},  {0x1p-15f, -0x1p-15f, 0x1p-14f, 1},
+                                          {0x1p-16f, 0.3f, -1, -0.0f}, {0x1p-130f, 0x1p-149f, 1, 1},
+                                          {0x1p127f, -0x1p100f, 3, 1}, {INFINITY, 1, NAN, 2}};
+    size_t n_sets;
+    const struct kernels *const *sets = kernels_available(&n_sets);
+
+    (void)state;
+    for (size_t s = 0; s + 1 < n_sets; s++)
+        for (uint32_t i = 0; i < 4 * sizeof(w) / sizeof(w[0]); i++)
+            check_patterns(sets[s], sets[n_sets - 1], 1 + i % TASK_FUSED, w[i / 4], i);
+}
+
 /* ---- kernels of packed BF16 against the steps that they join */
 
 struct packs {
@@ -709,7 +755,7 @@ static void test_sets(void **state)
     const struct kernels *const *sets = kernels_available(&n);
 
     (void)state;
-    assert_in_range(n, 1, 3);
+    assert_in_range(n, 1, 4);
     assert_string_equal(sets[n - 1]->isa, "baseline");
     assert_ptr_equal(kernels_best(), sets[0]);
     assert_int_equal(round_of(DTYPE_F32), ROUND_NONE);
@@ -738,9 +784,11 @@ static void test_sum_scalars(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sets),  cmocka_unit_test(test_steps),     cmocka_unit_test(test_fma_and_add),
-        cmocka_unit_test(test_fused), cmocka_unit_test(test_packed),    cmocka_unit_test(test_load),
-        cmocka_unit_test(test_round), cmocka_unit_test(test_store_f64), cmocka_unit_test(test_sum_scalars),
+        cmocka_unit_test(test_sets),        cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_fma_and_add), cmocka_unit_test(test_fused),
+        cmocka_unit_test(test_patterns),    cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_load),        cmocka_unit_test(test_round),
+        cmocka_unit_test(test_store_f64),   cmocka_unit_test(test_sum_scalars),
     };
 
     all_floats = argc > 1 && strcmp(argv[1], "all") == 0;

@@ -232,7 +232,7 @@ INLINE float sce_one(unsigned k, half_fn *half, uint32_t base, const u32_packed 
     }
     sum = round_bf16(sum);
     for (unsigned j = 0; j < k; j++) {
-        float weight = w[j] * agrees(e[j], sum);
+        float weight = w[j] * agrees(e[j], turn_of(sum));
         m = m + round_bf16(e[j] * weight);
         d = d + weight;
     }

@@ -197,20 +197,33 @@ EACH_TYPE_SUM(sum_squares, (const real *x, size_t n), x, n)
 
 /* ---- consensus */
 
-/* 1 where x has the sign that was elected: of the sum, zero being positive. A sum of NaN elects the negative.
- */
-INLINE real agrees(real x, real sum)
+/* What turns the elected sign into plus: zero elects that, a sum of NaN the other. */
+INLINE real_bits turn_of(real sum)
 {
-    real y = x * (real)((sum >= 0) * 2 - 1);
+    return sum >= 0 ? 0 : (real_bits)1 << REAL_MAGNITUDE;
+}
 
-    return (real)(y > 0);
+/* 1 where x has that sign, else 0. */
+INLINE real agrees(real x, real_bits turn)
+{
+    return real_of(bits_of_real(x) ^ turn) > 0 ? (real)1 : (real)0;
+}
+
+/* acc + x k; k is 0 or 1. */
+INLINE real add_if(real acc, real x, real k)
+{
+#if defined(__FMA__) && !defined(REAL_F64)
+    return fmaf(x, k, acc);
+#else
+    return acc + x * k;
+#endif
 }
 
 INLINE void agree(round_fn *r, real *acc, const real *x, const real *sum, real w, size_t n)
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        acc[i] = acc[i] + r(x[i] * (w * agrees(x[i], sum[i])));
+        acc[i] = acc[i] + r(x[i] * (w * agrees(x[i], turn_of(sum[i]))));
 }
 EACH_TYPE(agree, (real * acc, const real *x, const real *sum, real w, size_t n), acc, x, sum, w, n)
 
@@ -218,7 +231,7 @@ static void agree_weight(real *acc, const real *x, const real *sum, real w, size
 {
     EACH_ELEMENT
     for (size_t i = 0; i < n; i++)
-        acc[i] = acc[i] + w * agrees(x[i], sum[i]);
+        acc[i] = acc[i] + w * agrees(x[i], turn_of(sum[i]));
 }
 
 INLINE void divide_by(round_fn *r, real *acc, const real *divisor, size_t n)
@@ -231,25 +244,28 @@ INLINE void divide_by(round_fn *r, real *acc, const real *divisor, size_t n)
 }
 EACH_TYPE(divide_by, (real * acc, const real *divisor, size_t n), acc, divisor, n)
 
-/* An element of the result, not rounded. k and normalize are constants where this is inlined. */
-INLINE real consensus_one(round_fn *r, unsigned k, bool normalize, real base, const real *e, const real *w,
-                          real lambda)
+/* An element of the result, not rounded. The sum need not be, either: of values of the type it is 0 or NaN
+ * only if it was that before, so that its sign stays. k, normalize and scales, which lambda 1 does not, are
+ * constants where this is inlined. */
+INLINE real consensus_one(round_fn *r, unsigned k, bool normalize, bool scales, real base, const real *e,
+                          const real *w, real lambda)
 {
     real sum = 0, m = 0, d = 0;
+    real_bits turn;
 
     for (unsigned j = 0; j < k; j++)
         sum = sum + e[j];
-    sum = r(sum);
+    turn = turn_of(sum);
     for (unsigned j = 0; j < k; j++) {
-        real agreed = agrees(e[j], sum);
-        m = m + e[j] * agreed;
-        d = d + w[j] * agreed;
+        real agreed = agrees(e[j], turn);
+        m = add_if(m, e[j], agreed);
+        d = add_if(d, w[j], agreed);
     }
     d = r(d);
     m = r(m);
     if (normalize)
         m = r(m / (d == 0 ? (real)1 : d));
-    return base + r(m * lambda);
+    return base + (scales ? r(m * lambda) : m);
 }
 
 INLINE void consensus_of(round_fn *r, unsigned k, bool normalize, const real *base, const real *const *x,
@@ -267,7 +283,7 @@ INLINE void consensus_of(round_fn *r, unsigned k, bool normalize, const real *ba
         real e[TASK_FUSED];
         for (unsigned j = 0; j < k; j++)
             e[j] = delta[j][i];
-        out[i] = r(consensus_one(r, k, normalize, base[i], e, weight, lambda));
+        out[i] = r(consensus_one(r, k, normalize, true, base[i], e, weight, lambda));
     }
 }
 
@@ -298,16 +314,25 @@ CONSENSUS(f16)
 #endif
 #ifndef REAL_F64
 /* How packed deltas are joined. */
-enum join { JOIN_SUM, JOIN_SUM_SCALED, JOIN_SUM_DIVIDED, JOIN_CONSENSUS, JOIN_CONSENSUS_DIVIDED };
+enum join {
+    JOIN_SUM,
+    JOIN_SUM_SCALED,
+    JOIN_SUM_DIVIDED,
+    JOIN_CONSENSUS,
+    JOIN_CONSENSUS_SCALED,
+    JOIN_CONSENSUS_DIVIDED,
+    JOIN_CONSENSUS_DIVIDED_SCALED
+};
 
 /* An element of the result, not rounded. e: its weighted deltas. */
 INLINE float join_one(unsigned k, enum join join, float base, const float *e, const float *w, float divisor,
                       float lambda)
 {
+    bool scales = join == JOIN_CONSENSUS_SCALED || join == JOIN_CONSENSUS_DIVIDED_SCALED;
     float m = 0;
 
     if (join >= JOIN_CONSENSUS)
-        return consensus_one(round_bf16, k, join == JOIN_CONSENSUS_DIVIDED, base, e, w, lambda);
+        return consensus_one(round_bf16, k, join >= JOIN_CONSENSUS_DIVIDED, scales, base, e, w, lambda);
     for (unsigned j = 0; j < k; j++)
         m = m + e[j];
     m = round_bf16(m);
@@ -373,11 +398,15 @@ static void join_bf16(pairs_fn *pairs, unsigned k, const void *base, const void 
     PAIRS_OF(pairs_scaled, k, JOIN_SUM_SCALED)                                                               \
     PAIRS_OF(pairs_divided, k, JOIN_SUM_DIVIDED)                                                             \
     PAIRS_OF(pairs_agreeing, k, JOIN_CONSENSUS)                                                              \
+    PAIRS_OF(pairs_agreeing_scaled, k, JOIN_CONSENSUS_SCALED)                                                \
     PAIRS_OF(pairs_mean, k, JOIN_CONSENSUS_DIVIDED)                                                          \
+    PAIRS_OF(pairs_mean_scaled, k, JOIN_CONSENSUS_DIVIDED_SCALED)                                            \
     static void consensus_bf16_##k(const void *base, const void *const *e, const float *w, bool normalize,   \
                                    float lambda, void *out, size_t n)                                        \
     {                                                                                                        \
-        join_bf16(normalize ? pairs_mean_##k : pairs_agreeing_##k, k, base, e, w, 1, lambda, out, n);        \
+        pairs_fn *plain = normalize ? pairs_mean_##k : pairs_agreeing_##k;                                   \
+        pairs_fn *scaled = normalize ? pairs_mean_scaled_##k : pairs_agreeing_scaled_##k;                    \
+        join_bf16(lambda != 1 ? scaled : plain, k, base, e, w, 1, lambda, out, n);                           \
     }                                                                                                        \
     static void sum_bf16_##k(const void *base, const void *const *e, float divisor, float lambda, void *out, \
                              size_t n)                                                                       \

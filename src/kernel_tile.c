@@ -50,6 +50,14 @@ INLINE real_bits bits_of_real(real x)
     return u;
 }
 
+INLINE real real_of(real_bits u)
+{
+    real x;
+
+    memcpy(&x, &u, sizeof(x));
+    return x;
+}
+
 INLINE float float_of(uint32_t u)
 {
     float x;

@@ -361,15 +361,15 @@ static void check_linear(const struct kernels *k, unsigned n_inputs, bool divide
     free(p);
 }
 
-static void check_consensus(const struct kernels *k, unsigned n_donors, bool normalize, size_t n,
-                            size_t shift)
+static void check_consensus(const struct kernels *k, unsigned n_donors, bool normalize, float lambda,
+                            size_t n, size_t shift)
 {
     static const float w[TASK_FUSED] = {0.75f, -0.3984375f, 1.0f, 0.5f};
     struct packs *p = packs_new(k, n, shift);
     const float *const x[TASK_FUSED] = {p->x[0], p->x[1], p->x[2], p->x[3]};
 
-    k->consensus[ROUND_BF16][n_donors](p->x[TASK_FUSED], x, w, normalize, 0.75f, p->want, n);
-    k->consensus_bf16[n_donors](p->in[TASK_FUSED], p->in, w, normalize, 0.75f, p->result + shift, n);
+    k->consensus[ROUND_BF16][n_donors](p->x[TASK_FUSED], x, w, normalize, lambda, p->want, n);
+    k->consensus_bf16[n_donors](p->in[TASK_FUSED], p->in, w, normalize, lambda, p->result + shift, n);
     check_packed("consensus of packed", k, p, p->result + shift, n);
     free(p);
 }
@@ -577,7 +577,8 @@ static void check_all_packed(const struct kernels *k, size_t n, size_t shift)
         check_sce(k, i, n, shift);
         for (unsigned j = 0; j < 2; j++) {
             check_linear(k, i, j, n, shift);
-            check_consensus(k, i, j, n, shift);
+            check_consensus(k, i, j, 0.75f, n, shift);
+            check_consensus(k, i, j, 1, n, shift);
             check_sum(k, i, j ? 1.0f : -0.3984375f, 0.75f, n, shift);
         }
     }

@@ -107,6 +107,10 @@ STEP(sphere_bf16_3, k->sphere_bf16[3](VECTORS(m), NULL, &sphere, m->p16[3], TILE
 STEP(sphere_bf16_2, k->sphere_bf16[2](VECTORS(m), m->p16[2], &sphere, m->p16[3], TILE))
 STEP(stock_bf16_2, k->stock_bf16[2](VECTORS(m), m->p16[2], 0.3f, 0.7f, m->p16[3], TILE))
 STEP(combine_bf16_3, k->combine_bf16[3](VECTORS(m), (const double[]){0.3, 0.4, 0.5}, m->p16[3], TILE))
+STEP(delta_packed, k->delta_bf16(m->p16[0], m->p16[1], m->acc, TILE))
+static uint32_t bins[2][0x8000 + SPREAD_ZEROS];
+STEP(count_deltas_2,
+     k->count_deltas_bf16(2, VECTORS(m), m->p16[2], 0x8000, (uint32_t *[]){bins[0], bins[1]}, TILE))
 
 /* Sums are written where the compiler must believe that they are read. */
 #define SUM(name, call)                                             \
@@ -189,6 +193,8 @@ static const struct step {
     {"sphere_bf16[2]", sphere_bf16_2, 6, 2},
     {"stock_bf16[2]", stock_bf16_2, 6, 2},
     {"combine_bf16[3]", combine_bf16_3, 6, 2},
+    {"delta_bf16", delta_packed, 4, 4},
+    {"count_deltas_bf16, 2 donors", count_deltas_2, 6, 0},
 };
 
 static void *array(size_t n, size_t size)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "folder.h"
 #include "fp8.h"
@@ -33,6 +34,7 @@ static int read_config(struct model *model, const struct folder *folder, struct 
     ret = folder_read(folder, "config.json", CONFIG_MAX, &text, &len, err);
     if (ret)
         return ret;
+    model->config_hash = XXH64(text, len, 0);
     ret = jsontree_parse(text, len, &model->config, err);
     if (ret)
         err_prefix(err, ret, "%s/config.json", folder->dir);

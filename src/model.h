@@ -32,6 +32,7 @@ struct model {
     char *name;           /* to show: the hub name "org/model", else the last path component */
     bool hub;             /* found in the hub cache by name */
     cJSON *config;        /* config.json */
+    uint64_t config_hash; /* of its text */
     size_t n_tensors;
     struct model_tensor *tensors; /* sorted by name (strcmp) */
     bool listed;                  /* model_list_files was called; without it there are no files */

@@ -102,7 +102,7 @@ static void add_time(struct timespec *newest, const char *folder, const char *na
     free(path);
 }
 
-/* What the bytes served depend on: version, recipe, weights, and the other files as they are served. */
+/* What the bytes served depend on: version, recipe, models, and the other files as they are served. */
 static int identify(const struct config *config, struct opened_model *model, uint64_t seed)
 {
     const char *document = model->plan->doc->name ? model->plan->doc->name : "";
@@ -120,6 +120,7 @@ static int identify(const struct config *config, struct opened_model *model, uin
         const struct model *source = model->plan->models[m];
         for (size_t i = 0; i < source->n_sources; i++)
             hash_source(hash, &model->mtime, source->sources[i]);
+        XXH64_update(hash, &source->config_hash, sizeof(source->config_hash));
         add_time(&model->mtime, source->dir, "config.json");
     }
     add_time(&model->mtime, NULL, config->path);
@@ -150,6 +151,16 @@ static int lay_out(struct opened *opened, struct opened_model *model, const char
     return identify(opened->config, model, origin->seed);
 }
 
+/* A merge file is planned and kept as one: the result's stands for the documents, too. */
+static void join_fingerprints(struct opened *opened)
+{
+    struct opened_model *result = &opened->models[0];
+
+    for (size_t i = 1; i < opened->n_models; i++)
+        result->fingerprint =
+            XXH64(&opened->models[i].fingerprint, sizeof(result->fingerprint), result->fingerprint);
+}
+
 static int lay_out_all(struct opened *opened, const struct origin *origin, struct err *err)
 {
     size_t n = opened->plans->n_plans;
@@ -165,6 +176,8 @@ static int lay_out_all(struct opened *opened, const struct origin *origin, struc
         status =
             lay_out(opened, model, opened->n_models ? model->plan->doc->name : origin->name, origin, err);
     }
+    if (status == 0)
+        join_fingerprints(opened);
     return status;
 }
 

@@ -289,6 +289,35 @@ static void sources_change(void **state)
     meld_close(fresh);
 }
 
+/* Bytes depend on more of a model than what is served of it: its config.json says what FP8 weights become. */
+static void a_config_changes(void **state)
+{
+    (void)state;
+    put_text("b/config.json", "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"torch_dtype\": "
+                              "\"float16\"}");
+    refuses(melds[0], "its models have changed on disk since");
+}
+
+/* A file that only a document has, of which the result shows nothing. */
+static void a_document_changes(void **state)
+{
+    struct meld *meld, *fresh;
+
+    (void)state;
+    put_text("r5.yml", "name: stage\nmerge_method: linear\nmodels:\n- model: a\n  parameters: {weight: 1}\n"
+                       "---\nmerge_method: linear\nmodels:\n- model: base\n  parameters: {weight: 1}\n"
+                       "- model: stage\n  parameters: {weight: 1}\n");
+    meld = open_recipe(5);
+    put_text("a/tokenizer.json", "{}");
+    fresh = open_recipe(5);
+    assert_int_equal(meld_find(fresh, "tokenizer.json"), -ENOENT);
+    assert_true(meld_find(meld_document(fresh, 0), "tokenizer.json") >= 0);
+    assert_true(meld_fingerprint(meld) != meld_fingerprint(fresh));
+    meld_close(fresh);
+    refuses(meld, "its models have changed on disk since");
+    meld_close(meld);
+}
+
 /* Nobody is left waiting by an engine that ends. */
 static void the_engine_ends(void **state)
 {
@@ -419,6 +448,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(variants_and_documents, setup, teardown),
         cmocka_unit_test_setup_teardown(the_merge_file_is_edited, setup, teardown),
         cmocka_unit_test_setup_teardown(sources_change, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_config_changes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_document_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(the_engine_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(memory_runs_out, setup, teardown),
         cmocka_unit_test_setup_teardown(many_readers, setup, teardown),

@@ -173,16 +173,26 @@ static int have_planned(struct meld *meld, struct err *err)
     return status;
 }
 
-/* Where a plan is needed that was dropped, it is made first. */
+/* Where a plan is needed that was dropped, it is made first, and stays until it is used. By then the path may
+ * lead to another generation, whose plan was dropped as well. */
 static int resolve(const struct replies *a, const char *path, struct found *found, struct err *err)
 {
     int ret = names_walk(a->names, path, found, err);
+    struct view *idle;
 
     if (ret != -EAGAIN)
         return ret;
-    ret = have_planned(found->view->model->meld, err);
-    views_put(a->names->views, found->view);
-    return ret ? ret : names_walk(a->names, path, found, err);
+    idle = found->view;
+    meld_pin(idle->model->meld);
+    ret = have_planned(idle->model->meld, err);
+    if (ret == 0) {
+        ret = names_walk(a->names, path, found, err);
+        if (ret == -EAGAIN)
+            views_put(a->names->views, found->view);
+    }
+    meld_unpin(idle->model->meld);
+    views_put(a->names->views, idle);
+    return ret;
 }
 
 static void write_resolved(const struct replies *a, const char *path, FILE *out)

@@ -88,10 +88,14 @@ static int note_documents(struct meld *meld, const struct opened *opened)
 static int note_all(struct meld *meld, const struct opened *opened)
 {
     int status = note(meld, &opened->models[0]);
+    size_t n_models = 0;
 
+    for (size_t p = 0; p < opened->plans->n_plans; p++)
+        n_models += opened->plans->plans[p]->doc->n_models;
+    meld->differ = calloc(n_models + 1, sizeof(*meld->differ));
     meld->origin.text_len = opened->config->text_len;
     meld->origin.text = malloc(meld->origin.text_len + 1);
-    if (!meld->origin.text)
+    if (!meld->differ || !meld->origin.text)
         return -ENOMEM;
     memcpy(meld->origin.text, opened->config->text, meld->origin.text_len + 1);
     return status ? status : note_documents(meld, opened);
@@ -107,6 +111,7 @@ static void meld_free(struct keeper *keeper)
         free(meld->documents[i].files);
     }
     free(meld->documents);
+    free(meld->differ);
     free(meld->files);
     free(meld->path);
     free(meld->recipe);

@@ -6,6 +6,9 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "plan.h"
+#include "witness.h"
+
 void plans_init(struct plans *plans, size_t budget)
 {
     *plans = (struct plans){.budget = budget};
@@ -35,6 +38,21 @@ static struct opened *hold(struct meld *meld)
     return opened ? opened_hold(opened) : NULL;
 }
 
+/* What a plan has seen of donors, the next one knows. */
+static void carry_seen(struct meld *result, const struct plan_set *set)
+{
+    bool *differs = result->differ;
+
+    for (size_t p = 0; p < set->n_plans; p++) {
+        for (size_t i = 0; i < set->plans[p]->doc->n_models; i++, differs++) {
+            struct witness *witness = &set->plans[p]->witnesses[i];
+            *differs |= atomic_load_explicit(&witness->differs, memory_order_relaxed);
+            if (*differs)
+                witness_doubt(witness);
+        }
+    }
+}
+
 /* Takes it over. False: another thread was faster. */
 static bool put_result(struct plans *plans, struct meld *result, struct opened *opened)
 {
@@ -46,6 +64,7 @@ static bool put_result(struct plans *plans, struct meld *result, struct opened *
     plans->bytes += result->opened_bytes;
     for (size_t i = 0; i < opened->n_models; i++)
         opened->models[i].served.id = i ? result->documents[i - 1].id : result->id;
+    carry_seen(result, opened->plans);
     DL_APPEND(plans->held, result);
     return true;
 }
@@ -67,6 +86,7 @@ static void take_out(struct plans *plans, struct meld *result, struct opened **d
 
     if (!result->opened)
         return;
+    carry_seen(result, result->opened->plans);
     DL_DELETE(plans->held, result);
     LL_PREPEND(*dropped, result->opened);
     result->opened = NULL;

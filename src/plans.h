@@ -20,7 +20,7 @@ struct meld {
     size_t number;              /* of the model in `opened` */
 
     size_t n_files;
-    struct meld_file *files; /* with their paths, but for a variant's */
+    struct meld_file *files; /* with their paths */
     uint64_t n_tensors, n_models, bytes;
     uint64_t id; /* served.id, which it keeps */
     uint64_t fingerprint;
@@ -33,6 +33,7 @@ struct meld {
     struct origin origin;
     size_t n_documents;
     struct meld *documents;
+    bool *differ; /* models of all its documents that were seen to differ from the base; with the lock held */
 
     /* The plans' lock guards what follows; of a result and of a variant. */
     struct opened *opened;    /* held; NULL: it was dropped */

@@ -318,6 +318,57 @@ static void a_document_changes(void **state)
     meld_close(meld);
 }
 
+/* Two tensors of two pieces each, the second of them as `seed` says. */
+static void put_pair(const char *dir, unsigned seed)
+{
+    struct put_tensor tensors[] = {{"a.weight", DTYPE_BF16, 1, {MELD_PIECE}, 1},
+                                   {"b.weight", DTYPE_BF16, 1, {MELD_PIECE}, seed}};
+    char path[64];
+
+    snprintf(path, sizeof(path), "%s/model.safetensors", dir);
+    put_shard(path, tensors, 2);
+    snprintf(path, sizeof(path), "%s/config.json", dir);
+    put_text(path, "{\"model_type\": \"llama\"}");
+}
+
+static void read_before_end(struct meld *meld, size_t from_end)
+{
+    size_t index = weights_of(meld);
+    char page[4096];
+    struct err err;
+
+    assert_int_equal(
+        meld_read(meld, index, meld_file(meld, index)->size - from_end, page, sizeof(page), &err),
+        sizeof(page));
+}
+
+/* One donor is the base; the other is like it only in what is read once its plan was dropped. */
+static void what_was_seen_of_donors_is_known(void **state)
+{
+    struct meld_idle idle;
+    struct meld *meld;
+
+    (void)state;
+    put_pair("first", 1);
+    put_pair("same", 1);
+    put_pair("other", 2);
+    put_text("r5.yml", "merge_method: task_arithmetic\nbase_model: first\ndtype: bfloat16\nmodels:\n"
+                       "- model: same\n  parameters: {weight: 1}\n"
+                       "- model: other\n  parameters: {weight: 1}\n");
+    meld = open_recipe(5);
+    read_before_end(meld, MELD_PIECE);
+    assert_int_equal(meld_idle_donors(meld, &idle, 1), 1);
+    is_as_before(0);
+    wait_for_plans(1);
+    assert_int_equal(meld_idle_donors(meld, &idle, 1), 0);
+    read_before_end(meld, 3 * MELD_PIECE);
+    meld_pin(meld);
+    assert_int_equal(meld_idle_donors(meld, &idle, 1), 1);
+    assert_string_equal(idle.model, "same");
+    meld_unpin(meld);
+    meld_close(meld);
+}
+
 /* Nobody is left waiting by an engine that ends. */
 static void the_engine_ends(void **state)
 {
@@ -450,6 +501,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(sources_change, setup, teardown),
         cmocka_unit_test_setup_teardown(a_config_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_document_changes, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_seen_of_donors_is_known, setup, teardown),
         cmocka_unit_test_setup_teardown(the_engine_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(memory_runs_out, setup, teardown),
         cmocka_unit_test_setup_teardown(many_readers, setup, teardown),

@@ -98,6 +98,7 @@ static int note_all(struct meld *meld, const struct opened *opened)
     if (!meld->differ || !meld->origin.text)
         return -ENOMEM;
     memcpy(meld->origin.text, opened->config->text, meld->origin.text_len + 1);
+    meld->origin.first = meld;
     return status ? status : note_documents(meld, opened);
 }
 

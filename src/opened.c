@@ -138,6 +138,21 @@ static void set_served(struct opened *opened, struct opened_model *model)
         model->served.id = atomic_fetch_add(&opened->engine->n_ids, 1);
 }
 
+/* Files that have come into the donor's folder do no harm to a model that was listed before. */
+static void leave_out(struct layout *layout, const struct meld *first)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < layout->n_files; i++) {
+        const struct vfile *file = &layout->files[i];
+        if (file->kind == VFILE_SOURCE && meld_find(first, file->path) < 0)
+            layout->bytes_served -= file->size;
+        else
+            layout->files[n++] = *file;
+    }
+    layout->n_files = n;
+}
+
 /* Files of a result or a document, whose plan is there. */
 static int lay_out(struct opened *opened, struct opened_model *model, const char *name,
                    const struct origin *origin, struct err *err)
@@ -147,6 +162,10 @@ static int lay_out(struct opened *opened, struct opened_model *model, const char
 
     if (status)
         return status;
+    if (origin->first)
+        leave_out(model->layout, model == opened->models
+                                     ? origin->first
+                                     : meld_document(origin->first, (size_t)(model - opened->models) - 1));
     set_served(opened, model);
     return identify(opened->config, model, origin->seed);
 }

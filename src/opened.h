@@ -13,8 +13,10 @@ struct origin {
     char *cwd;           /* NULL: relative model paths are sought in yaml_dir alone */
     char *yaml_dir;
     uint64_t seed, shard_bytes;
-    char *text; /* of the merge file, once it was planned, with what was set; else NULL */
+    /* Once it was planned; else NULL: */
+    char *text; /* of the merge file, with what was set */
     size_t text_len;
+    struct meld *first; /* that it is the origin of: what has come since beside its files is left out */
 };
 
 /* The result of a merge file, a named document of it, or a variant of either. */

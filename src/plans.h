@@ -1,5 +1,6 @@
 /* The plans of open models. Above a budget those that were not used for longest are dropped, and made again
- * when they are needed, by a thread of their own: a source that hangs holds up nobody else.
+ * when they are needed, by a thread of their own: a source that hangs holds up only who needs a plan made,
+ * be it another file's.
  *
  * A merge file's plan, with its named documents and what its variants need of it, goes as one. What is known
  * of a model without it (struct meld) stays. Thread-safe; nothing is called with the lock held.

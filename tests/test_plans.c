@@ -307,15 +307,36 @@ static void a_document_changes(void **state)
     put_text("r5.yml", "name: stage\nmerge_method: linear\nmodels:\n- model: a\n  parameters: {weight: 1}\n"
                        "---\nmerge_method: linear\nmodels:\n- model: base\n  parameters: {weight: 1}\n"
                        "- model: stage\n  parameters: {weight: 1}\n");
-    meld = open_recipe(5);
     put_text("a/tokenizer.json", "{}");
+    meld = open_recipe(5);
+    assert_int_equal(meld_find(meld, "tokenizer.json"), -ENOENT);
+    assert_true(meld_find(meld_document(meld, 0), "tokenizer.json") >= 0);
+    assert_int_equal(unlink("a/tokenizer.json"), 0);
     fresh = open_recipe(5);
-    assert_int_equal(meld_find(fresh, "tokenizer.json"), -ENOENT);
-    assert_true(meld_find(meld_document(fresh, 0), "tokenizer.json") >= 0);
     assert_true(meld_fingerprint(meld) != meld_fingerprint(fresh));
     meld_close(fresh);
     refuses(meld, "its models have changed on disk since");
     meld_close(meld);
+}
+
+/* Into a folder of a model: neither the result nor the documents have it, but what is opened from then on. */
+static void a_file_comes(void **state)
+{
+    struct meld *fresh;
+
+    (void)state;
+    put_text("a/a-note.txt", "1");
+    put_text("base/z/note.txt", "2");
+    is_as_before(0);
+    assert_int_equal(meld_find(melds[0], "a-note.txt"), -ENOENT);
+    free(weights(meld_document(melds[0], 0)));
+    fresh = open_recipe(0);
+    assert_true(meld_find(fresh, "a-note.txt") >= 0);
+    assert_true(meld_fingerprint(fresh) != meld_fingerprint(melds[0]));
+    meld_close(fresh);
+    is_as_before(0);
+    assert_int_equal(unlink("a/a-note.txt"), 0);
+    is_as_before(1);
 }
 
 /* Two tensors of two pieces each, the second of them as `seed` says. */
@@ -501,6 +522,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(sources_change, setup, teardown),
         cmocka_unit_test_setup_teardown(a_config_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_document_changes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_file_comes, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_seen_of_donors_is_known, setup, teardown),
         cmocka_unit_test_setup_teardown(the_engine_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(memory_runs_out, setup, teardown),

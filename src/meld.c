@@ -373,12 +373,13 @@ void meld_prefetch(struct meld *meld, size_t index, uint64_t off, size_t len, me
 
 ssize_t meld_copy(struct meld *meld, size_t index, uint64_t off, size_t len, int fd, struct err *err)
 {
-    struct opened *opened = plans_make(plans_of(meld), meld, err);
+    struct opened *opened;
     struct stored stored;
     ssize_t copied = 0; /* what a variant computes is not for the layout to say */
+    int status = plans_make(plans_of(meld), meld, &opened, err);
 
-    if (!opened)
-        return -EIO;
+    if (status)
+        return status;
     if (!meld->path && layout_stored(&model_of(meld, opened)->layout->files[index], off, &stored))
         copied =
             source_copy(stored.source, stored.off, len < stored.len ? len : (size_t)stored.len, fd, off, err);
@@ -546,11 +547,11 @@ size_t meld_idle_donors(struct meld *meld, struct meld_idle *list, size_t room)
 
 char *meld_explain(struct meld *meld, const char *tensor, struct err *err)
 {
-    struct opened *opened = plans_make(plans_of(meld), meld, err);
+    struct opened *opened;
     char *text;
-    int status;
+    int status = plans_make(plans_of(meld), meld, &opened, err);
 
-    if (!opened)
+    if (status)
         return NULL;
     text = explain_render(model_of(meld, opened)->plan, tensor, &status, err);
     opened_drop(opened);
@@ -568,25 +569,25 @@ static struct survey_how survey_how(struct meld *meld, meld_progress *progress, 
 }
 
 /* Of a merge file. */
-static struct opened *make_reported(struct meld *meld, struct report *report)
+static int make_reported(struct meld *meld, struct opened **out, struct report *report)
 {
     struct err err;
-    struct opened *opened = plans_make(plans_of(meld), meld_result(meld), &err);
+    int status = plans_make(plans_of(meld), meld_result(meld), out, &err);
 
-    if (!opened)
+    if (status)
         report_add(report, SEVERITY_ERROR, (struct place){0}, "%s", err.text);
-    return opened;
+    return status;
 }
 
 int meld_inspect(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **text)
 {
     struct survey_how how = survey_how(meld, progress, arg);
-    struct opened *opened = make_reported(meld, report);
-    int status;
+    struct opened *opened;
+    int status = make_reported(meld, &opened, report);
 
     *text = NULL;
-    if (!opened)
-        return -EIO;
+    if (status)
+        return status;
     status = inspect_tensors(opened->plans, &how, report, text);
     opened_drop(opened);
     return status;
@@ -595,13 +596,13 @@ int meld_inspect(struct meld *meld, meld_progress *progress, void *arg, struct r
 int meld_survey(struct meld *meld, meld_progress *progress, void *arg, struct report *report, char **json)
 {
     struct survey_how how = survey_how(meld, progress, arg);
-    struct opened *opened = make_reported(meld, report);
+    struct opened *opened;
     struct survey *survey;
-    int status;
+    int status = make_reported(meld, &opened, report);
 
     *json = NULL;
-    if (!opened)
-        return -EIO;
+    if (status)
+        return status;
     status = survey_run(opened->plans, &how, report, &survey);
     *json = status == 0 ? survey_json(survey) : NULL;
     survey_free(survey);

@@ -276,7 +276,7 @@ static int check_same(const struct meld *result, const struct opened *opened, st
                    result->origin.config);
 }
 
-static struct opened *make_result(struct plans *plans, struct meld *result, struct err *err)
+static int make_result(struct plans *plans, struct meld *result, struct opened **out, struct err *err)
 {
     struct report report = {0};
     struct opened *opened = NULL;
@@ -287,50 +287,54 @@ static struct opened *make_result(struct plans *plans, struct meld *result, stru
     report_fini(&report);
     if (status) {
         opened_drop(opened);
-        return NULL;
+        return status;
     }
     pthread_mutex_lock(&plans->lock);
     put = put_result(plans, result, opened);
     plans->n_again += put;
     if (put)
-        opened_hold(opened);
+        *out = opened_hold(opened);
     pthread_mutex_unlock(&plans->lock);
     if (put)
-        return opened;
+        return 0;
     opened_drop(opened);
-    return plans_make(plans, result, err);
+    return plans_make(plans, result, out, err);
 }
 
 /* The result's plan is there. */
-static struct opened *make_variant(struct plans *plans, struct meld *variant, struct opened *of,
-                                   struct err *err)
+static int make_variant(struct plans *plans, struct meld *variant, struct opened *of, struct opened **out,
+                        struct err *err)
 {
-    struct opened *opened;
+    int status = opened_variant(of, variant->of->number, variant->path, out, err);
 
-    if (opened_variant(of, variant->of->number, variant->path, &opened, err) < 0)
-        return NULL;
+    if (status)
+        return status;
     pthread_mutex_lock(&plans->lock);
-    if (put_variant(variant, opened))
-        opened_hold(opened);
+    if (put_variant(variant, *out))
+        opened_hold(*out);
     pthread_mutex_unlock(&plans->lock);
-    return opened;
+    return 0;
 }
 
-struct opened *plans_make(struct plans *plans, struct meld *meld, struct err *err)
+int plans_make(struct plans *plans, struct meld *meld, struct opened **out, struct err *err)
 {
-    struct opened *opened = plans_take(plans, meld), *of;
     struct meld *result = meld_result(meld);
+    struct opened *of;
+    int status = 0;
 
-    if (opened)
-        return opened;
+    *out = plans_take(plans, meld);
+    if (*out)
+        return 0;
     of = plans_take(plans, result);
     if (!of)
-        of = make_result(plans, result, err);
-    if (!meld->path || !of)
-        return of;
-    opened = make_variant(plans, meld, of, err);
-    opened_drop(of);
-    return opened;
+        status = make_result(plans, result, &of, err);
+    if (status == 0 && meld->path) {
+        status = make_variant(plans, meld, of, out, err);
+        opened_drop(of);
+    } else if (status == 0) {
+        *out = of;
+    }
+    return status;
 }
 
 /* ---- the thread ---- */
@@ -368,17 +372,19 @@ static void fail_all(struct plan_wait *waits, int status, const struct err *err)
 static void answer_all(struct plans *plans, struct meld *result, struct plan_wait *waits)
 {
     struct err err = {""};
-    struct opened *made = plans_make(plans, result, &err);
+    struct opened *made, *opened;
+    int status = plans_make(plans, result, &made, &err);
 
-    for (struct plan_wait *wait = waits, *next; wait && made; wait = next) {
-        struct opened *opened = plans_make(plans, wait->meld, &err);
-
+    if (status) {
+        fail_all(waits, status, &err);
+        return;
+    }
+    for (struct plan_wait *wait = waits, *next; wait; wait = next) {
         next = wait->next;
-        wait->go(wait, opened, -EIO, &err);
+        status = plans_make(plans, wait->meld, &opened, &err);
+        wait->go(wait, opened, status, &err);
         opened_drop(opened);
     }
-    if (!made)
-        fail_all(waits, -EIO, &err);
     opened_drop(made);
 }
 

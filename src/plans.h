@@ -86,8 +86,8 @@ void plans_move(struct plans *plans, struct meld *from, struct meld *to);
 /* What the model is read from, held; NULL: it was dropped. Counts as use; to peek does not. */
 struct opened *plans_take(struct plans *plans, struct meld *meld);
 struct opened *plans_peek(struct plans *plans, struct meld *meld);
-/* The same, made again where it was dropped, which may wait for the disk. NULL with err: -EIO, -ENOMEM. */
-struct opened *plans_make(struct plans *plans, struct meld *meld, struct err *err);
+/* The same, made again where it was dropped, which may wait for the disk. 0, or -EIO or -ENOMEM with err. */
+int plans_make(struct plans *plans, struct meld *meld, struct opened **out, struct err *err);
 /* The same, by the thread. */
 void plans_wait(struct plans *plans, struct plan_wait *wait);
 

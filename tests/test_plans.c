@@ -422,6 +422,7 @@ static void memory_runs_out(void **state)
     struct meld *one = NULL, *two = NULL, *variant = NULL;
     struct meld_engine *other;
     struct report report = {0};
+    ssize_t status = -ENOMEM;
     char *text = NULL;
     struct err err;
 
@@ -438,6 +439,12 @@ static void memory_runs_out(void **state)
         allocs_left = -1;
     }
     assert_int_equal(meld_open(other, &options, &two, &report), 0);
+    for (long n = 0; status; n++) {
+        allocs_left = n;
+        status = meld_copy(one, 0, 0, 1, -1, &err); /* nothing is stored as it is there */
+        allocs_left = -1;
+        assert_true(status == 0 || status == -ENOMEM);
+    }
     for (long n = 0; !text; n++) {
         allocs_left = n;
         text = meld_explain(variant, NULL, &err);

@@ -10,9 +10,11 @@
 #include "pool.h"
 #include "stats.h"
 
-/* A read of at most SMALL bytes costs no whole piece where nothing else of that was asked for lately, and
- * never with fewer slots than this. */
+/* With fewer slots than this a read of at most SMALL bytes never costs a whole piece. */
 enum { FEW_SLOTS = 16, SMALL = PIECE / 4 };
+/* Nor does one of so many where nothing else of the piece was asked for lately: what the kernel reads around
+ * a fault. Who reads in order without prefetch has that much of each piece computed twice. */
+enum { ALONE = PIECE / 8 };
 /* Statistics that nobody uses at the moment may hold one in so many bytes of the cache. */
 enum { SPARE_SHARE = 8 };
 
@@ -521,10 +523,9 @@ static bool is_direct(const struct range *range)
         return false;
     if (file->kind == VFILE_SOURCE || is_copy(range->model, file, off, len))
         return true;
-    if (len > SMALL)
-        return false;
-    return serve->few_slots ||
-           (within_piece(off, len) && !cache_touch(serve->cache, key_of(range, off / PIECE)));
+    if (serve->few_slots)
+        return len <= SMALL;
+    return len <= ALONE && within_piece(off, len) && !cache_touch(serve->cache, key_of(range, off / PIECE));
 }
 
 /* What statistics hold is taken from the cache, so that both together stay within its size. */

@@ -5,7 +5,7 @@
 #include "witness.h"
 
 enum {
-    RAW_BYTES = 128 * 1024,   /* of one input at a time, */
+    RAW_BYTES = 256 * 1024,   /* of one input at a time, */
     RAW_TOTAL = 1024 * 1024,  /* of all of them: a core's second-level cache holds what is in use */
     TILES_TOTAL = 128 * 1024, /* tiles of reals, by which many inputs make a tile shorter */
     TILE_MIN = 64,            /* but not below this */

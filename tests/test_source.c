@@ -208,8 +208,8 @@ static void test_truncated(void **state)
     assert_int_equal(truncate(scratch_path("file"), 5), 0);
     assert_int_equal(source_read(source, 2, 8, buf, &err), -EIO);
     assert_says(err.text, scratch_path("file"));
-    assert_says(err.text, "8 bytes at 2 were wanted");
     assert_says(err.text, "changed since it was opened: it had 16 bytes and now has 5");
+    assert_null(strstr(err.text, "wanted"));
     err.text[0] = '\0';
     assert_int_equal(source_read(source, 0, 2, buf, &err), -EIO); /* what is left is another file's */
     assert_says(err.text, "changed since it was opened");
